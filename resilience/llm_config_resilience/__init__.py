@@ -1,0 +1,1 @@
+"""Resilience strategies, written once for sync, asyncio and trio."""

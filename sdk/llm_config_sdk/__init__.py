@@ -1,0 +1,1 @@
+"""The typed client for the LLM Config Manager platform."""
