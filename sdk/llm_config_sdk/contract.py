@@ -8,14 +8,16 @@ Handling Guide; environments, patterns and headers are those of its HTTP interfa
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Literal, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 API_PREFIX: Final = "/api/v1"
 HEALTH_PATH: Final = "/health"  # at the root, not under API_PREFIX
@@ -46,9 +48,11 @@ class Environment(StrEnum):
         Raises:
             ValueError: The name is none of the platform's environments.
         """
-        found = _ENVIRONMENT_NAMES.get(name.strip().lower()) if isinstance(name, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]  # callers without a type checker
+        found = _ENVIRONMENT_NAMES.get(str(name).strip().lower())
         if found is None:
-            raise ValueError(f"unknown environment {name!r}: expected one of {', '.join(sorted(_ENVIRONMENT_NAMES))}")
+            raise ValueError(
+                f"unknown environment {name!r}: expected one of {', '.join(sorted(_ENVIRONMENT_NAMES))}"
+            )
         return cls(found)
 
     @property
@@ -291,7 +295,7 @@ SYSTEM_KINDS: Final = frozenset(
         "InvalidFilename",
     }
 )
-"""Kinds of an I/O error (`details.kind`) that an administrator has to mend: category System, not retriable."""
+"""Kinds of an I/O error (`details.kind`) that an administrator has to mend: System, not retriable."""
 
 OS_ERROR_KINDS: Final[Mapping[int, str]] = MappingProxyType(
     {

@@ -1,0 +1,190 @@
+"""What a caller gets: entries and their history, with where each value came from."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
+
+from llm_config_sdk.contract import (
+    CIPHERTEXT_FIELDS,
+    ENCRYPTED_PLACEHOLDERS,
+    Environment,
+    Metadata,
+    Source,
+    WireModel,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+    from llm_config_sdk.errors import LLMConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a value came from. It takes no part in comparing entries: the same value is the same entry.
+
+    Attributes:
+        source: Which layer answered.
+        endpoint: The base URL that the value came from, where one is known.
+        fetched_at: When a server sent it, in seconds since the epoch.
+        error: What made a fallback necessary.
+        attempts: How many requests the call took.
+    """
+
+    source: Source = field(default="server", compare=False)
+    endpoint: str | None = field(default=None, compare=False)
+    fetched_at: float = field(default_factory=time.time, compare=False)
+    error: LLMConfigError | None = field(default=None, compare=False)
+    attempts: int = field(default=1, compare=False)
+
+
+class _Valued(WireModel):
+    """A body with a value: JSON that callers cannot change for each other, and that no `repr` shows."""
+
+    stored_value: Any = Field(alias="value", repr=False)
+
+    @property
+    def value(self) -> Any:
+        """The value: any JSON, as a copy of the caller's own, or a `pydantic.SecretStr` for a secret."""
+        return copy.deepcopy(self.stored_value)
+
+    @property
+    def is_redacted(self) -> bool:
+        """Whether the server sent a placeholder or ciphertext in place of a secret."""
+        return is_redacted(self.stored_value)
+
+
+class ConfigEntry(_Valued):
+    """A config: its value, its version, who wrote it, and where this copy came from. Frozen.
+
+    Attributes:
+        id: The entry's identity; with `version` it names one exact value.
+        namespace: As it was asked for.
+        key: As it was asked for.
+        environment: Where the value applies.
+        version: From 1; every write makes a new one.
+        metadata: Who wrote it and when.
+        secret: Whether the value is a secret; `value` is a `pydantic.SecretStr` then.
+    """
+
+    id: str
+    namespace: str
+    key: str
+    environment: Environment
+    version: int = Field(ge=1)
+    metadata: Metadata
+    secret: bool = False
+
+    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap_secret(cls, data: Any) -> Any:
+        # Wrapped before it becomes a field, so that no later step can show it.
+        body = json_object(data)
+        value = body.get("value") if body is not None else None
+        if body is None or not isinstance(value, str):
+            return data
+        if body.get("secret") is True or value in ENCRYPTED_PLACEHOLDERS:
+            return {**body, "value": SecretStr(value), "secret": True}
+        return body
+
+    @property
+    def source(self) -> Source:
+        """Where this copy came from: `server`, `cache`, `stale`, `snapshot` or `default`."""
+        return self._provenance.source
+
+    @property
+    def endpoint(self) -> str | None:
+        """The base URL that the value came from, where one is known."""
+        return self._provenance.endpoint
+
+    @property
+    def age(self) -> float:
+        """Seconds since a server sent this value."""
+        return max(0.0, time.time() - self._provenance.fetched_at)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the value is older than it should be, served because no fresh one was to be had."""
+        return self._provenance.source in {"stale", "snapshot"}
+
+    @property
+    def error(self) -> LLMConfigError | None:
+        """What made a fallback necessary; `None` for an answer as it should be."""
+        return self._provenance.error
+
+    @property
+    def attempts(self) -> int:
+        """How many requests the call took; 0 for an answer without one."""
+        return self._provenance.attempts
+
+    @property
+    def etag(self) -> str:
+        """The strong validator of this exact value: `"<id>.<version>"`."""
+        return f'"{self.id}.{self.version}"'
+
+    def with_provenance(self, provenance: Provenance) -> Self:
+        """Copy the entry with another provenance."""
+        twin = self.model_copy()
+        twin._provenance = provenance  # noqa: SLF001  # a copy of this very class
+        return twin
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        shown = ("id", "namespace", "key", "environment", "version", "secret", "source")
+        return [(name, str(v) if isinstance(v := getattr(self, name), Environment) else v) for name in shown]
+
+    def as_secret(self) -> Self:
+        """Copy the entry with its value wrapped, for a secret that the server does not mark as one."""
+        if self.secret or not isinstance(self.stored_value, str):
+            return self
+        return self.model_copy(update={"stored_value": SecretStr(self.stored_value), "secret": True})
+
+
+class HistoryEntry(_Valued):
+    """One version of a config. Frozen; what was a secret is redacted.
+
+    Attributes:
+        version: The version that this item describes.
+        created_at: When it was written.
+        created_by: Who wrote it.
+        change_description: What the server says of the change.
+    """
+
+    version: int = Field(ge=1)
+    created_at: datetime
+    created_by: str
+    change_description: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _redact(cls, data: Any) -> Any:
+        body = json_object(data)
+        if body is not None and (body.get("secret") is True or is_redacted(body.get("value"))):
+            return {**body, "value": SecretStr(REDACTED)}
+        return data
+
+
+REDACTED: Final = "<encrypted>"
+
+
+def is_redacted(value: object) -> bool:
+    """Whether a value stands in the place of a secret: a placeholder, or the ciphertext itself."""
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if isinstance(value, str):
+        return value in ENCRYPTED_PLACEHOLDERS
+    body = json_object(value)
+    return body is not None and body.keys() >= CIPHERTEXT_FIELDS
+
+
+def json_object(value: object) -> dict[str, Any] | None:
+    """Narrow decoded JSON to an object, or `None` where it is something else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
