@@ -48,11 +48,10 @@ class Environment(StrEnum):
         Raises:
             ValueError: The name is none of the platform's environments.
         """
-        found = _ENVIRONMENT_NAMES.get(str(name).strip().lower())
+        found = _ENVIRONMENT_NAMES.get(str(name).lower())
         if found is None:
-            raise ValueError(
-                f"unknown environment {name!r}: expected one of {', '.join(sorted(_ENVIRONMENT_NAMES))}"
-            )
+            expected = ", ".join(sorted(_ENVIRONMENT_NAMES))
+            raise ValueError(f"unknown environment {str(name)[:64]!r}: expected one of {expected}")
         return cls(found)
 
     @property

@@ -7,8 +7,8 @@ does I/O.
 
 from __future__ import annotations
 
+import codecs
 import email.utils
-import math
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pydantic
 import pydantic_core
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from llm_config_sdk.contract import OS_ERROR_KINDS, REQUEST_ID_HEADER, ErrorCode, Health, Module
 from llm_config_sdk.entries import ConfigEntry, HistoryEntry, json_object
-from llm_config_sdk.errors import CODE_CLASSES, LLMConfigError, ResponseDecodeError, ResponseFacts
+from llm_config_sdk.errors import (
+    CODE_CLASSES,
+    LLMConfigError,
+    ResponseDecodeError,
+    ResponseFacts,
+    one_line,
+    without_credentials,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +37,14 @@ T = TypeVar("T")
 
 MESSAGE_LIMIT: Final = 1000  # characters kept of a server's message
 SNIPPET_LIMIT: Final = 500  # characters kept of a body that cannot be read
+ERROR_BODY_LIMIT: Final = (
+    256 * 1024
+)  # bytes; an error's body that is longer is not parsed, its beginning is kept
 _ERRORS_SHOWN: Final = 3  # of a body's faults, in a decode error's message
 _RETRY_AFTER_LIMIT: Final = 366 * 24 * 3600.0  # seconds; what is longer is as good as never
+_PLAIN_TEXT: Final = "text/plain"
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _SAFE_HEADERS: Final = frozenset(
     {
         "allow",
@@ -39,6 +52,7 @@ _SAFE_HEADERS: Final = frozenset(
         "content-type",
         "date",
         "etag",
+        "location",
         "ratelimit",
         "ratelimit-policy",
         "retry-after",
@@ -79,9 +93,11 @@ class Reply:
 
 # --- Successes ----------------------------------------------------------------------------------
 
+# A list's own faults ("not JSON") would show its text, secrets and all; a model has this setting itself.
+_WITHOUT_INPUT: Final = ConfigDict(hide_input_in_errors=True)
 _ENTRY: Final = TypeAdapter(ConfigEntry)
-_ENTRIES: Final = TypeAdapter(list[ConfigEntry])
-_HISTORY: Final = TypeAdapter(list[HistoryEntry])
+_ENTRIES: Final = TypeAdapter(list[ConfigEntry], config=_WITHOUT_INPUT)
+_HISTORY: Final = TypeAdapter(list[HistoryEntry], config=_WITHOUT_INPUT)
 _HEALTH: Final = TypeAdapter(Health)
 
 
@@ -140,11 +156,11 @@ def _read(adapter: TypeAdapter[T], reply: Reply, expected: str) -> T:
 
 def _undecodable(reply: Reply, expected: str, what: str) -> ResponseDecodeError:
     # A snippet only of a page: what should have been an entry may hold a secret.
-    snippet = _text(reply.body)[:SNIPPET_LIMIT] if _looks_like_html(reply) else None
+    snippet = _beginning(reply.body) if _looks_like_html(reply) else None
     return ResponseDecodeError(
         f"expected {expected}, and cannot read what came with HTTP {reply.status}: {what}",
         response=_facts(reply, snippet=snippet),
-        request_id=reply.headers.get(REQUEST_ID_HEADER.lower()),
+        request_id=_request_id(reply),
     )
 
 
@@ -179,20 +195,20 @@ def decode_error(reply: Reply, *, now: datetime | None = None) -> LLMConfigError
         The error, to be raised by the caller; context (operation, namespace, key) is the caller's to add.
     """
     found = _climb(reply)
-    if found.code is None:
-        found.code = _code_from(reply.status, found)
-    known = _CODES_BY_NAME.get(found.code)
-    cls = CODE_CLASSES[known if known is not None else _code_from(reply.status, found)]
+    if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _refine(found, reply.status)
+    by_status = _code_from(reply.status, found.message)
+    code = _CODES_BY_NAME.get(found.code, found.code) if found.code else by_status
     retry_after = parse_retry_after(
         reply.headers.get("retry-after"), now=_parse_http_date(reply.headers.get("date")) or now
     )
-    return cls(
-        found.message or _phrase(reply.status),
-        code=known if known is not None else found.code,
+    return CODE_CLASSES[code if isinstance(code, ErrorCode) else by_status](
+        found.message or _phrase(reply),
+        code=code,
         status=reply.status,
         details=found.details,
         timestamp=found.timestamp,
-        request_id=found.request_id or reply.headers.get(REQUEST_ID_HEADER.lower()) or None,
+        request_id=found.request_id or _request_id(reply),
         retriable=found.retriable,
         retry_after=retry_after if retry_after is not None else found.retry_after,
         module=found.module,
@@ -202,51 +218,131 @@ def decode_error(reply: Reply, *, now: datetime | None = None) -> LLMConfigError
 
 
 def _climb(reply: Reply) -> _Found:
-    if not reply.body.strip():
+    body = reply.body.removeprefix(_BYTE_ORDER_MARK)
+    if len(body) > ERROR_BODY_LIMIT:
+        return _read_unstructured(reply, body)
+    if not body.strip():
         return _read_empty(reply)
     if _looks_like_html(reply):
-        is_route_problem = reply.status == HTTPStatus.NOT_FOUND
-        return _Found(snippet=_text(reply.body)[:SNIPPET_LIMIT], is_route_problem=is_route_problem)
+        return _read_unstructured(reply, body)
+    if reply.media_type == _PLAIN_TEXT and not body.lstrip().startswith((b"{", b"[")):
+        return _read_unstructured(reply, body)  # a text that happens to be a number is a text
     try:
-        document: object = pydantic_core.from_json(reply.body)
+        document: object = pydantic_core.from_json(body)
     except ValueError:
-        return _read_text(reply)
+        return _read_unstructured(reply, body)
     return _read_json(document, reply.status)
 
 
 def _read_json(document: object, status: int) -> _Found:
     body = json_object(document)
     if body is None:
-        return _Found(body=document)
+        return _Found(body=document, is_route_problem=_is_missing_route(status, ""))
     error = body.get("error")
     envelope = json_object(error)
     if envelope is not None:
         return _read_envelope(envelope)
     if isinstance(error, str):
-        return _read_flat(body, error, status)
-    return _read_other_json(body)
+        return _read_flat(body, error)
+    return _read_other_json(body, status)
 
 
 def _read_envelope(error: dict[str, Any]) -> _Found:
     """Rung 1: the guide's envelope, any field of which may be missing or of the wrong type."""
-    details = json_object(error.get("details")) or {}
-    retriable = error.get("retriable")
-    is_route_problem = "route" in details and "module" not in details
-    return _Found(
-        message=_clean(error.get("message")),
-        code=_clean(error.get("code")) or None,
-        details=details,
-        timestamp=_parse_timestamp(error.get("timestamp")),
-        request_id=_clean(error.get("request_id")) or None,
-        retriable=retriable if isinstance(retriable, bool) else None,
-        retry_after=_parse_seconds(details.get("retry_after")),
-        module=None if is_route_problem or "module" in details else Module.CONFIG,
-        is_route_problem=is_route_problem,
-    )
+    found = _read_fields(error)
+    found.code = _clean(error.get("code")) or None
+    found.is_route_problem = "route" in found.details and "module" not in found.details
+    if found.retry_after is None:
+        found.retry_after = _parse_seconds(found.details.get("retry_after"))
+    return found
 
 
 _CODE_SHAPE: Final = re.compile(r"[A-Z_]+")
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+
+
+def _read_flat(document: dict[str, Any], error: str) -> _Found:
+    """Rung 2: `error` is a string, as the 0.5 server and older documents of the platform have it."""
+    found = _read_fields(document)
+    code = document.get("code")
+    if isinstance(code, str) and _CODE_SHAPE.fullmatch(code):
+        found.code = _clean(code)
+    elif error in _CODES_BY_NAME:
+        found.code = error
+    found.message = found.message or _clean(error)
+    return found
+
+
+def _read_fields(fields: dict[str, Any]) -> _Found:
+    """Read what both families of the platform's errors have in common."""
+    details = fields.get("details")
+    described = {} if details is None else {"description": _clean(details) or details}
+    known = json_object(details)
+    retriable = fields.get("retriable")
+    found = _Found(
+        message=_clean(fields.get("message")),
+        details=described if known is None else known,
+        timestamp=_parse_timestamp(fields.get("timestamp")),
+        request_id=_clean(fields.get("request_id")) or None,
+        retriable=retriable if isinstance(retriable, bool) else None,
+        retry_after=_parse_seconds(fields.get("retry_after")),
+    )
+    if not isinstance(found.details.get("module"), str):
+        found.module = Module.CONFIG
+    return found
+
+
+def _read_other_json(document: dict[str, Any], status: int) -> _Found:
+    """Rung 3: JSON that is no error body. RFC 9457 problem documents have a title and a detail."""
+    parts = (_clean(document.get(name)) for name in ("title", "detail"))
+    message = ": ".join(part for part in parts if part)
+    return _Found(body=document, message=message, is_route_problem=_is_missing_route(status, message))
+
+
+def _read_unstructured(reply: Reply, body: bytes) -> _Found:
+    """Rung 4: plain text is the message. Rung 6: a page, or what cannot be read, is kept aside."""
+    is_text = reply.media_type in {"", _PLAIN_TEXT} and not _looks_like_html(reply)
+    text = _decoded(body) if is_text else None
+    if text is None:
+        return _Found(snippet=_beginning(body), is_route_problem=_is_missing_route(reply.status, ""))
+    message = _clean(text)
+    lost = _is_missing_route(reply.status, message)
+    return _Found(message=message, module=Module.CONFIG, is_route_problem=lost)
+
+
+def _beginning(body: bytes) -> str:
+    return body[: SNIPPET_LIMIT * 4].decode(errors="replace")[:SNIPPET_LIMIT]
+
+
+def _decoded(body: bytes) -> str | None:
+    """Decode the beginning of a text, which may be cut in the middle of a character."""
+    head = body[: MESSAGE_LIMIT * 4]
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) == len(body))
+    except UnicodeDecodeError:
+        return None
+
+
+def _read_empty(reply: Reply) -> _Found:
+    """Rung 5: nothing. From the platform, an empty 404 means that there is no such route."""
+    is_route_problem = reply.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+    what = "no such route, the body is empty" if is_route_problem else "the body is empty"
+    return _Found(message=f"{_phrase(reply)}: {what}", is_route_problem=is_route_problem)
+
+
+_PLATFORMS_NOT_FOUND: Final = re.compile(
+    r"\b(?:config|configuration|entry|key|version)\b.*\bnot found\b", re.IGNORECASE
+)
+
+
+def _is_missing_route(status: int, message: str) -> bool:
+    """Whether a 404 that is none of the platform's error bodies says nothing of the config.
+
+    Another service's or a proxy's "not found" taken for "no such config" would hide an outage.
+    """
+    return status == HTTPStatus.NOT_FOUND and _PLATFORMS_NOT_FOUND.search(message) is None
+
+
+_OS_ERROR: Final = re.compile(r"\(os error ([0-9]{1,5})\)")
 _PREFIXES: Final[tuple[tuple[str, ErrorCode, dict[str, str]], ...]] = (
     # The 0.5 server answers 500 to all of these; the beginning of the message is the only hint.
     ("Storage error", ErrorCode.STORAGE_ERROR, {}),
@@ -257,64 +353,17 @@ _PREFIXES: Final[tuple[tuple[str, ErrorCode, dict[str, str]], ...]] = (
 )
 
 
-def _read_flat(document: dict[str, Any], error: str, status: int) -> _Found:
-    """Rung 2: `error` is a string, as the 0.5 server and older documents of the platform have it."""
-    code = document.get("code")
-    details = document.get("details")
-    described = {"description": _clean(details)} if isinstance(details, str) else {}
-    retriable = document.get("retriable")
-    found = _Found(
-        message=_clean(document.get("message")) or _clean(error),
-        code=code if isinstance(code, str) and _CODE_SHAPE.fullmatch(code) else None,
-        details=json_object(details) or described,
-        timestamp=_parse_timestamp(document.get("timestamp")),
-        request_id=_clean(document.get("request_id")) or None,
-        retriable=retriable if isinstance(retriable, bool) else None,
-        retry_after=_parse_seconds(document.get("retry_after")),
-    )
-    if found.code is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _refine(found)
-    if "module" not in found.details:
-        found.module = Module.CONFIG
-    return found
-
-
-def _refine(found: _Found) -> None:
-    for prefix, code, details in _PREFIXES:
-        if found.message.startswith(prefix):
-            found.code = code
-            found.details = {**found.details, **details}
+def _refine(found: _Found, status: int) -> None:
+    """Read from the message of a 5xx what a server did not say in a field of its own."""
+    if found.code is None and status not in _STATUS_CODES:
+        for prefix, code, details in _PREFIXES:
+            if found.message.startswith(prefix):
+                found.code = code
+                found.details = {**found.details, **details}
     number = _OS_ERROR.search(found.message)
     kind = OS_ERROR_KINDS.get(int(number[1])) if number else None
-    if kind is not None:
+    if kind is not None and not isinstance(found.details.get("kind"), str):
         found.details = {**found.details, "kind": kind}
-
-
-def _read_other_json(document: dict[str, Any]) -> _Found:
-    """Rung 3: JSON that is no error body. RFC 9457 problem documents have a title and a detail."""
-    parts = (_clean(document.get(name)) for name in ("title", "detail"))
-    return _Found(body=document, message=": ".join(part for part in parts if part))
-
-
-def _read_text(reply: Reply) -> _Found:
-    """Rung 4: plain text is the message; rung 6: what cannot be read as text is kept aside."""
-    try:
-        text = reply.body.decode()
-    except UnicodeDecodeError:
-        return _Found(snippet=_text(reply.body)[:SNIPPET_LIMIT])
-    if reply.media_type in {"", "text/plain"}:
-        found = _Found(message=_clean(text))
-        if reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            _refine(found)
-        return found
-    return _Found(snippet=text[:SNIPPET_LIMIT])
-
-
-def _read_empty(reply: Reply) -> _Found:
-    """Rung 5: nothing. From the platform, an empty 404 means that there is no such route."""
-    route = reply.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-    what = "no such route, the body is empty" if route else "the body is empty"
-    return _Found(message=f"{_phrase(reply.status)}: {what}", is_route_problem=route)
 
 
 # --- Codes from statuses ------------------------------------------------------------------------
@@ -337,22 +386,24 @@ _STATUS_CODES: Final[Mapping[int, ErrorCode]] = {
 }
 
 
-def _code_from(status: int, found: _Found) -> ErrorCode:
+def _code_from(status: int, message: str) -> ErrorCode:
     """The code that a status stands for, where the server sent none (or none that is known)."""
-    if status == HTTPStatus.NOT_FOUND and _VERSION_NOT_FOUND.search(found.message):
+    if status == HTTPStatus.NOT_FOUND and _VERSION_NOT_FOUND.search(message):
         return ErrorCode.VERSION_NOT_FOUND
-    if status in _STATUS_CODES:
-        return _STATUS_CODES[status]
-    return (
-        ErrorCode.INTERNAL_ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else ErrorCode.INVALID_REQUEST
-    )
+    is_server_error = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    otherwise = ErrorCode.INTERNAL_ERROR if is_server_error else ErrorCode.INVALID_REQUEST
+    return _STATUS_CODES.get(status, otherwise)
 
 
-def _phrase(status: int) -> str:
+def _phrase(reply: Reply) -> str:
+    """Say in words what the status says, where the body says nothing."""
     try:
-        return f"HTTP {status} {HTTPStatus(status).phrase}"
+        phrase = f"HTTP {reply.status} {HTTPStatus(reply.status).phrase}"
     except ValueError:
-        return f"HTTP {status}"
+        phrase = f"HTTP {reply.status}"
+    location = _shown_header("location", reply.headers.get("location", ""))
+    is_redirect = HTTPStatus.MULTIPLE_CHOICES <= reply.status < HTTPStatus.BAD_REQUEST
+    return f"{phrase}, to {location}" if is_redirect and location else phrase
 
 
 # --- Pieces -------------------------------------------------------------------------------------
@@ -379,20 +430,20 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     return min(max(0.0, (date - (now or datetime.now(UTC))).total_seconds()), _RETRY_AFTER_LIMIT)
 
 
+_SECONDS: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_HEADER_LIMIT: Final = 200  # characters kept, or read, of a header
+
+
 def _parse_seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, str) and len(value) <= _HEADER_LIMIT and _SECONDS.fullmatch(value):
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:  # not NaN either
         return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    if math.isnan(seconds) or seconds < 0:
-        return None
-    return min(seconds, _RETRY_AFTER_LIMIT)
+    return float(min(value, _RETRY_AFTER_LIMIT))
 
 
 def _parse_http_date(value: str | None) -> datetime | None:
-    if value is None:
+    if value is None or len(value) > _HEADER_LIMIT:
         return None
     try:
         date = email.utils.parsedate_to_datetime(value)
@@ -414,30 +465,32 @@ def _parse_timestamp(value: object) -> datetime | None:
     return timestamp if timestamp.tzinfo is not None else timestamp.replace(tzinfo=UTC)
 
 
-_NOT_PRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-
-
 def _clean(value: object) -> str:
-    """Make a server's text fit for one line of a log: bounded, and without control characters."""
-    if not isinstance(value, str):
-        return ""
-    text = _NOT_PRINTABLE.sub(" ", value[: MESSAGE_LIMIT + 1]).strip()
-    return text if len(text) <= MESSAGE_LIMIT else f"{text[:MESSAGE_LIMIT]}…"
+    return one_line(value, MESSAGE_LIMIT) if isinstance(value, str) else ""
 
 
-def _text(body: bytes) -> str:
-    return body[: SNIPPET_LIMIT * 4].decode(errors="replace")
+def _request_id(reply: Reply) -> str | None:
+    return one_line(reply.headers.get(REQUEST_ID_HEADER.lower(), ""), _HEADER_LIMIT) or None
 
 
 def _looks_like_html(reply: Reply) -> bool:
-    return reply.media_type in {"text/html", "application/xhtml+xml"} or reply.body.lstrip()[:1] == b"<"
+    beginning = reply.body[:MESSAGE_LIMIT].lstrip()[:1]
+    return beginning == b"<" or (reply.media_type in _PAGES and beginning != b"{")
 
 
 def _facts(reply: Reply, *, body: Any = None, snippet: str | None = None) -> ResponseFacts:
     return ResponseFacts(
         status=reply.status,
-        headers={name: value for name, value in reply.headers.items() if name in _SAFE_HEADERS},
-        content_type=reply.media_type,
+        headers={
+            name: _shown_header(name, value) for name, value in reply.headers.items() if name in _SAFE_HEADERS
+        },
+        content_type=one_line(reply.media_type, _HEADER_LIMIT),
         body=body,
         snippet=snippet,
     )
+
+
+def _shown_header(name: str, value: str) -> str:
+    if name == "location":  # a query or a user's name in it may be a secret
+        value = without_credentials(re.split("[?#]", value, maxsplit=1)[0])
+    return one_line(value, _HEADER_LIMIT)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import pydantic_core
 from pydantic import Field, PrivateAttr, SecretStr, model_validator
 
 from llm_config_sdk.contract import (
@@ -45,6 +46,9 @@ class Provenance:
     attempts: int = field(default=1, compare=False)
 
 
+_IMMUTABLE: Final = (str, int, float, type(None), SecretStr)
+
+
 class _Valued(WireModel):
     """A body with a value: JSON that callers cannot change for each other, and that no `repr` shows."""
 
@@ -53,7 +57,8 @@ class _Valued(WireModel):
     @property
     def value(self) -> Any:
         """The value: any JSON, as a copy of the caller's own, or a `pydantic.SecretStr` for a secret."""
-        return copy.deepcopy(self.stored_value)
+        value: Any = self.stored_value
+        return value if isinstance(value, _IMMUTABLE) else copy.deepcopy(value)
 
     @property
     def is_redacted(self) -> bool:
@@ -71,7 +76,8 @@ class ConfigEntry(_Valued):
         environment: Where the value applies.
         version: From 1; every write makes a new one.
         metadata: Who wrote it and when.
-        secret: Whether the value is a secret; `value` is a `pydantic.SecretStr` then.
+        secret: Whether the value is a secret; `value` is a `pydantic.SecretStr` then, and redacted in
+            a pickle, so that no store that pickles writes it down.
     """
 
     id: str
@@ -89,12 +95,15 @@ class ConfigEntry(_Valued):
     def _wrap_secret(cls, data: Any) -> Any:
         # Wrapped before it becomes a field, so that no later step can show it.
         body = json_object(data)
-        value = body.get("value") if body is not None else None
-        if body is None or not isinstance(value, str):
+        if body is None or "value" not in body:
             return data
-        if body.get("secret") is True or value in ENCRYPTED_PLACEHOLDERS:
-            return {**body, "value": SecretStr(value), "secret": True}
-        return body
+        value = body["value"]
+        if is_redacted(value):
+            return {**body, "value": SecretStr(REDACTED), "secret": True}
+        if body.get("secret") is True and not isinstance(value, SecretStr):
+            text = value if isinstance(value, str) else pydantic_core.to_json(value).decode()
+            return {**body, "value": SecretStr(text)}
+        return data
 
     @property
     def source(self) -> Source:
@@ -141,6 +150,12 @@ class ConfigEntry(_Valued):
         shown = ("id", "namespace", "key", "environment", "version", "secret", "source")
         return [(name, str(v) if isinstance(v := getattr(self, name), Environment) else v) for name in shown]
 
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        if self.secret:
+            state["__dict__"] = {**state["__dict__"], "stored_value": SecretStr(REDACTED)}
+        return state
+
     def as_secret(self) -> Self:
         """Copy the entry with its value wrapped, for a secret that the server does not mark as one."""
         if self.secret or not isinstance(self.stored_value, str):
@@ -182,7 +197,7 @@ def is_redacted(value: object) -> bool:
     if isinstance(value, str):
         return value in ENCRYPTED_PLACEHOLDERS
     body = json_object(value)
-    return body is not None and body.keys() >= CIPHERTEXT_FIELDS
+    return body is not None and body.keys() == CIPHERTEXT_FIELDS
 
 
 def json_object(value: object) -> dict[str, Any] | None:

@@ -37,6 +37,7 @@ real base classes of the instance, so `except` and `isinstance` both see them::
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -52,10 +53,33 @@ from llm_config_sdk.contract import (
 from llm_config_sdk.hints import hint_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
-_SHOWN_LENGTH: Final = 1000  # characters of a server's message that `str` shows
+_SHOWN_LENGTH: Final = 1000  # characters of a message that `str` shows
+_SHOWN_PART: Final = 300  # characters of any other part; a namespace has at most 256
+_SERVER_ERRORS_BEGIN: Final = 500
+_CONFLICT: Final = 409
+_TOO_MANY_REQUESTS: Final = 429
+_TRANSIENT_STATUSES: Final = frozenset({408, 425})  # from a proxy: Request Timeout, Too Early (RFC 8470)
+_RETRIABLE_BELOW_500: Final = _TRANSIENT_STATUSES | {_TOO_MANY_REQUESTS}
+
+_NOT_FOR_LOGS: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
+)
+"""Control characters, line and direction marks, lone surrogates: what could forge or break a log's line."""
+_USERINFO: Final = re.compile(r"//[^/?#]*@")
+
+
+def one_line(text: str, limit: int = _SHOWN_LENGTH) -> str:
+    """Make text that came from outside fit for one line of a log: bounded, and nothing but characters."""
+    line = _NOT_FOR_LOGS.sub(" ", text[:limit]).strip()
+    return line if len(text) <= limit else f"{line}…"
+
+
+def without_credentials(url: str) -> str:
+    """Take `user:password@` out of a URL."""
+    return _USERINFO.sub("//", url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +171,8 @@ class LLMConfigError(Exception):
         self.endpoint = endpoint
         self.attempts = attempts
         self.is_route_problem = is_route_problem
-        self.module = _known_module(module if module is not None else self.details.get("module"))
+        named_module = module if module is not None else self.details.get("module")
+        self.module = None if is_route_problem else _known_module(named_module)
         self.category = category or self._judge_category()
         self._hint = hint
         self.__class__ = _with_families(type(self), self.category, self.module)
@@ -173,44 +198,44 @@ class LLMConfigError(Exception):
             return self.server_retriable
         if self.category is ErrorCategory.SYSTEM:
             return False
+        if self.status is not None and self.status < _SERVER_ERRORS_BEGIN:
+            return self.status in _RETRIABLE_BELOW_500
         facts = self._variant_facts()
         if facts is not None:
             return facts.retriable
-        if self.status in _TRANSIENT_STATUSES:
-            return True
         return CODES[self.taxonomy_code].retriable if self.taxonomy_code else False
 
     @property
     def is_retriable(self) -> bool:
         """Whether the same call may be repeated to the same server, after `retry_after` where it is set.
 
-        It says nothing of whether repeating is *safe*: that depends on the operation.
+        A conflict never, whatever the server says. Nor does it say whether repeating is *safe*: that
+        depends on the operation.
         """
-        return self.retriable and not self.is_conflict
+        return self.retriable and not self.is_conflict and self.status != _CONFLICT
 
     @property
     def is_transient(self) -> bool:
         """Whether trying again, or elsewhere, is worth it: transport, 5xx that are retriable, 408 and 425."""
-        if self.status is None:
+        if self.status is None or self.is_rate_limited:
             return False
-        return self.is_retriable and (
-            self.status >= _SERVER_ERRORS_BEGIN or self.status in _TRANSIENT_STATUSES
-        )
+        may_pass = self.status >= _SERVER_ERRORS_BEGIN or self.status in _TRANSIENT_STATUSES
+        return may_pass and self.is_retriable
 
     @property
     def is_not_found(self) -> bool:
         """Whether the thing asked for does not exist; never true of a missing route."""
-        return False
+        return isinstance(self, NotFoundError) and not self.is_route_problem
 
     @property
     def is_permission_denied(self) -> bool:
         """Whether the caller is known, and may not do this."""
-        return False
+        return isinstance(self, PermissionDeniedError)
 
     @property
     def is_unauthorized(self) -> bool:
         """Whether the token is missing, wrong or expired."""
-        return False
+        return isinstance(self, UnauthorizedError)
 
     @property
     def is_validation(self) -> bool:
@@ -220,12 +245,12 @@ class LLMConfigError(Exception):
     @property
     def is_conflict(self) -> bool:
         """Whether somebody else was faster; read again before writing."""
-        return False
+        return isinstance(self, ConflictError)
 
     @property
     def is_rate_limited(self) -> bool:
         """Whether there were too many requests; see `retry_after`."""
-        return False
+        return isinstance(self, RateLimitExceededError) or self.status == _TOO_MANY_REQUESTS
 
     @property
     def is_critical(self) -> bool:
@@ -271,46 +296,43 @@ class LLMConfigError(Exception):
     def location(self) -> str:
         """The call as it was made: `get_config app/llm model [production]`."""
         environment = f"[{self.environment}]" if self.environment else None
-        return " ".join(part for part in (self.operation, self.namespace, self.key, environment) if part)
-
-    def _facts(self) -> str:
-        attempts = f"after {self.attempts} attempts" if self.attempts and self.attempts > 1 else None
-        return ", ".join(
-            part
-            for part in (
-                str(self.code) if self.code else None,
-                f"HTTP {self.status}" if self.status is not None else None,
-                f"request {self.request_id}" if self.request_id else None,
-                f"at {self.endpoint}" if self.endpoint else None,
-                attempts,
-            )
-            if part
-        )
+        parts = (self.operation, self.namespace, self.key, environment)
+        return " ".join(one_line(part, _SHOWN_PART) for part in parts if part)
 
     def __str__(self) -> str:
-        location, facts = self.location, self._facts()
-        message = self.message if len(self.message) <= _SHOWN_LENGTH else f"{self.message[:_SHOWN_LENGTH]}…"
-        text = f"{location}: {message}" if location else message
-        if facts:
-            text = f"{text} ({facts})"
-        return f"{text}. {self.hint}" if not text.endswith(".") else f"{text} {self.hint}"
+        where, message, facts = self.location, one_line(self.message), ", ".join(self._facts())
+        text = f"{where}: {message}" if where else message
+        text = f"{text} ({facts})" if facts else text
+        return f"{text}{'' if text.endswith(('.', '!', '?', '…')) else '.'} {one_line(self.hint)}"
+
+    def _facts(self) -> Iterator[str]:
+        if self.code:
+            yield one_line(self.code, _SHOWN_PART)
+        if self.status is not None:
+            yield f"HTTP {self.status}"
+        if self.request_id:
+            yield f"request {one_line(self.request_id, _SHOWN_PART)}"
+        if self.endpoint:
+            yield f"at {one_line(without_credentials(self.endpoint), _SHOWN_PART)}"
+        if self.attempts and self.attempts > 1:
+            yield f"after {self.attempts} attempts"
 
     def __repr__(self) -> str:
-        names = ("code", "status", "operation", "namespace", "key", "environment", "request_id", "endpoint")
-        values = ((name, getattr(self, name)) for name in names)
-        shown = [
-            f"{name}={value if isinstance(value, int) else str(value)!r}" for name, value in values if value
-        ]
-        return f"{type(self).__name__}({', '.join([repr(self.message), *shown])}, hint={self.hint!r})"
+        endpoint = without_credentials(self.endpoint) if self.endpoint else None
+        facts: dict[str, str | None] = {"code": self.code, "operation": self.operation}
+        facts |= {"namespace": self.namespace, "key": self.key, "environment": self.environment}
+        facts |= {"request_id": self.request_id, "endpoint": endpoint, "hint": self.hint}
+        shown = [f"{name}={one_line(fact, _SHOWN_PART)!r}" for name, fact in facts.items() if fact]
+        status = [f"status={self.status}"] if self.status is not None else []
+        return f"{type(self).__name__}({', '.join([repr(one_line(self.message)), *status, *shown])})"
 
     # --- copies ---
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (_public_class(type(self)), self.args, self.__dict__.copy())
-
-
-_SERVER_ERRORS_BEGIN: Final = 500
-_TRANSIENT_STATUSES: Final = frozenset({408, 425})  # from a proxy: Request Timeout, Too Early (RFC 8470)
+        state = self.__dict__.copy()
+        if "__notes__" in state:
+            state["__notes__"] = list(state["__notes__"])  # a copy gets notes of its own
+        return _restore, (_public_class(type(self)), self.args, state)
 
 
 # --- Families -----------------------------------------------------------------------------------
@@ -382,6 +404,7 @@ def _with_families(cls: type[LLMConfigError], category: ErrorCategory, module: M
 
     `except` looks at real base classes only, so a virtual one (`__instancecheck__`) would not be caught.
     """
+    cls = _public_class(cls)
     derived: type[Any] | None = _families.get((cls, category, module))
     if derived is None:
         wanted = [_CATEGORY_FAMILIES[category], *([_MODULE_FAMILIES[module]] if module else [])]
@@ -393,9 +416,8 @@ def _with_families(cls: type[LLMConfigError], category: ErrorCategory, module: M
 def _derive(cls: type[LLMConfigError], families: list[type[LLMConfigError]]) -> type[Any]:
     if not families:
         return cls
-    public = _public_class(cls)
-    copied = {name: getattr(public, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(public.__name__, (cls, *families), {**copied, "_derived_from": public})
+    looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return type(cls.__name__, (cls, *families), {**looks, "_derived_from": cls})
 
 
 def _public_class(cls: type[LLMConfigError]) -> type[LLMConfigError]:
@@ -432,29 +454,17 @@ class UnauthorizedError(ClientError):
 
     taxonomy_code = ErrorCode.UNAUTHORIZED
 
-    @property
-    def is_unauthorized(self) -> bool:  # noqa: D102  # inherited
-        return True
-
 
 class PermissionDeniedError(ClientError):
     """PERMISSION_DENIED: the token is good, and does not allow this."""
 
     taxonomy_code = ErrorCode.PERMISSION_DENIED
 
-    @property
-    def is_permission_denied(self) -> bool:  # noqa: D102  # inherited
-        return True
-
 
 class NotFoundError(ClientError):
     """NOT_FOUND: the thing asked for does not exist, or (`is_route_problem`) the path does not."""
 
     taxonomy_code = ErrorCode.NOT_FOUND
-
-    @property
-    def is_not_found(self) -> bool:  # noqa: D102  # inherited
-        return not self.is_route_problem
 
 
 class VersionNotFoundError(NotFoundError):
@@ -468,19 +478,11 @@ class ConflictError(ClientError):
 
     taxonomy_code = ErrorCode.CONFLICT
 
-    @property
-    def is_conflict(self) -> bool:  # noqa: D102  # inherited
-        return True
-
 
 class RateLimitExceededError(ClientError):
     """RATE_LIMIT_EXCEEDED: too many requests; `retry_after` says how long to wait, where it is known."""
 
     taxonomy_code = ErrorCode.RATE_LIMIT_EXCEEDED
-
-    @property
-    def is_rate_limited(self) -> bool:  # noqa: D102  # inherited
-        return True
 
 
 class ValidationError(ValidationFailure):
@@ -571,7 +573,16 @@ class TransportError(ServerError):
 
 
 class ConnectFailedError(TransportError):
-    """No connection: refused, unreachable, an unknown host, or a TLS handshake that failed."""
+    """No connection: refused, unreachable, an unknown host, or a TLS handshake that failed.
+
+    Args:
+        message: What happened, for people.
+        never_sent: True, since without a connection nothing was sent.
+        **facts: See `LLMConfigError`.
+    """
+
+    def __init__(self, message: str, *, never_sent: bool = True, **facts: Any) -> None:
+        super().__init__(message, never_sent=never_sent, **facts)
 
 
 class RequestTimeoutError(TransportError):

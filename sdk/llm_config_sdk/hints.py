@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from llm_config_sdk.contract import ErrorCategory, ErrorCode
@@ -19,7 +20,7 @@ CODE_HINTS: Final[Mapping[ErrorCode, str]] = {
     ErrorCode.INVALID_VALUE: "Correct the value: JSON within the size limit, and a string for a secret.",
     ErrorCode.UNAUTHORIZED: "Pass a valid token: token=… or LLM_CONFIG_TOKEN.",
     ErrorCode.PERMISSION_DENIED: "Ask an administrator for a role or scope that allows this.",
-    ErrorCode.NOT_FOUND: "Check namespace, key and environment, create the entry, or pass default=…",
+    ErrorCode.NOT_FOUND: "Check namespace, key and environment, or pass default=… to do without the entry.",
     ErrorCode.VERSION_NOT_FOUND: "List the versions that exist with get_history(…) and choose one of them.",
     ErrorCode.CONFLICT: "Read the entry again, and apply the change to its newest version.",
     ErrorCode.RATE_LIMIT_EXCEEDED: "Wait for `retry_after` seconds, then send fewer requests: cache reads.",
@@ -51,8 +52,27 @@ CLASS_HINTS: Final[Mapping[str, str]] = {
     "AllEndpointsFailedError": "Look at `.errors` for each endpoint's failure; fallback=… bridges an outage.",
 }
 
+STATUS_HINTS: Final[Mapping[int, str]] = {
+    406: "Ask for JSON: no header may forbid application/json.",
+    413: "Send less: the server, or a proxy before it, limits the size of a body (2 MiB by default).",
+    414: "Use a shorter namespace or key: the server, or a proxy before it, limits the length of a URL.",
+    415: "Send the body as application/json, and check that no proxy rewrites Content-Type.",
+    426: "Use https in the base URL, or send X-Forwarded-Proto: https (headers=…) if no proxy adds it.",
+    431: "Send fewer or shorter headers: check headers=… and the length of the token.",
+}
+
 ROUTE_HINT: Final = (
     "Check the base URL: this path is unknown there (another service, version or mount point)."
+)
+REDIRECT_HINT: Final = (
+    "Correct the base URL: it is wrong, and a redirect is never followed, since the token would go along."
+)
+POLICY_HINT: Final = (
+    "Rename the namespace or key: the server's filter takes part of the path for SQL, a script or a command."
+)
+POLICY_MESSAGE: Final = "Request rejected due to security policy"  # the 0.5 server's words
+NO_RETRY_AFTER_HINT: Final = (
+    "Send fewer requests and cache reads: the server does not say how long to wait, and may ban who insists."
 )
 BROKEN_RECORD_HINT: Final = "Have an operator repair or rewrite the stored record; it cannot be read back."
 UNKNOWN_HINT: Final = "Give the request id to the platform's operators."
@@ -66,6 +86,23 @@ def hint_for(error: LLMConfigError) -> str:
         return KIND_HINTS.get(error.kind, UNKNOWN_HINT)
     if error.variant == "SerializationError":
         return BROKEN_RECORD_HINT
+    if error.status is not None and (hint := _hint_for_status(error.status, error.message)):
+        return hint
     if error.taxonomy_code is not None:
-        return CODE_HINTS[error.taxonomy_code]
-    return CLASS_HINTS.get(type(error).__name__, UNKNOWN_HINT)
+        return _hint_for_code(error.taxonomy_code, error.retry_after)
+    names = (cls.__name__ for cls in type(error).__mro__)
+    return next((CLASS_HINTS[name] for name in names if name in CLASS_HINTS), UNKNOWN_HINT)
+
+
+def _hint_for_code(code: ErrorCode, retry_after: float | None) -> str:
+    if code is ErrorCode.RATE_LIMIT_EXCEEDED and retry_after is None:
+        return NO_RETRY_AFTER_HINT
+    return CODE_HINTS[code]
+
+
+def _hint_for_status(status: int, message: str) -> str | None:
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return REDIRECT_HINT
+    if status == HTTPStatus.BAD_REQUEST and POLICY_MESSAGE in message:
+        return POLICY_HINT
+    return STATUS_HINTS.get(status)
