@@ -1,0 +1,291 @@
+"""The core: a request, the time and a random source in; an outcome out. No sockets, no clocks, no waiting.
+
+A host asks `Core.connect` for every connection and `Core.begin` for every head; the `Exchange` it
+gets is asked `answer_head` once the head is there and `answer` once the body is. Wherever the
+answer is `Later`, the host waits that long and asks the same question again.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import Final, Protocol
+
+from llm_config_sdk.contract import REQUEST_ID_HEADER
+
+from .audit import AuditLog
+from .conditions import Conditions
+from .faults import PASS, ErrorSpec, FaultBook, Pick
+from .idempotency import IdempotencyKeys
+from .journal import Entry, Journal
+from .limiter import Limiter, Limits
+from .messages import AS_USUAL, At, Delivery, Later, Outcome, Reply, Request
+from .randomness import Randomness
+from .rbac import Rbac
+from .store import Storage, Store
+from .vault import Vault
+
+BODY_MAX_BYTES: Final = 2 * 1024 * 1024  # where the platform's published server stops reading
+VALUE_MAX_BYTES: Final = 1024 * 1024  # of JSON; our choice: the guide names none
+REQUEST_ID_MAX_LENGTH: Final = 128  # characters; a longer id is not kept
+_REQUEST_ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "-_.:/+=@")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a server was told to be like.
+
+    Args:
+        auth: Whether a bearer token is asked for.
+        value_max_bytes: The longest value, in bytes of JSON.
+        body_max_bytes: The longest body of a request.
+    """
+
+    auth: bool = True
+    value_max_bytes: int = VALUE_MAX_BYTES
+    body_max_bytes: int = BODY_MAX_BYTES
+
+
+class Platform:
+    """The platform's components, which every profile works on.
+
+    Args:
+        storage: Where records lie.
+        randomness: Where ids and tokens come from.
+        options: What the server was told to be like.
+        limits: The rate limit of a caller, or `None`.
+        encryption_key: Key 1 of the vault: 32 bytes, or `None`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        randomness: Randomness,
+        options: Options,
+        *,
+        limits: Limits | None,
+        encryption_key: bytes | None,
+    ) -> None:
+        """Put the components together."""
+        self.randomness = randomness
+        self.options = options
+        self.conditions = Conditions()
+        self.store = Store(storage, self.conditions)
+        self.rbac = Rbac(self.conditions, randomness)
+        self.vault = Vault(self.conditions, encryption_key)
+        self.audit = AuditLog(self.conditions)
+        self.limiter = None if limits is None else Limiter(limits)
+        self.idempotency = IdempotencyKeys()
+
+    def reset(self) -> None:
+        """Go back to the beginning; users and their tokens stay valid."""
+        self.conditions.clear()
+        self.store.storage.clear()
+        self.rbac.reset()
+        self.vault.reset()
+        self.audit.reset()
+        self.idempotency.reset()
+        if self.limiter is not None:
+            self.limiter.reset()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way through a profile.
+
+    Args:
+        request: The request.
+        at: Now.
+        request_id: Its id.
+        owner: What stands for the request while it runs.
+    """
+
+    request: Request
+    at: At
+    request_id: str
+    owner: object
+
+
+class Profile(Protocol):
+    """How a server of the platform speaks: routes, checks and the words of its errors."""
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        ...
+
+    @property
+    def default_limits(self) -> Limits | None:
+        """The rate limit that the profile documents, or `None`."""
+        ...
+
+    def answer_head(self, platform: Platform, call: Call) -> Reply | None:
+        """Refuse a request by its head alone, or return `None` to have its body read."""
+        ...
+
+    def reserve(self, platform: Platform, call: Call) -> None:
+        """Note that a request runs, before it is made to wait."""
+        ...
+
+    def answer(self, platform: Platform, call: Call) -> Reply:
+        """Carry a request out. Every failure of the platform's is a reply."""
+        ...
+
+    def error(self, spec: ErrorSpec, call: Call) -> Reply:
+        """Say a scripted error."""
+        ...
+
+    def refuse(self, status: int, reason: str, call: Call) -> Reply:
+        """Say that the HTTP itself is wrong (400, 413, 414, 431)."""
+        ...
+
+    def finish(self, reply: Reply, call: Call) -> Reply:
+        """Add what every reply carries."""
+        ...
+
+
+class Core:
+    """A server without a wire. Thread-safe: every step holds `lock`, and none of them waits.
+
+    Args:
+        profile: How it speaks.
+        platform: What it is made of.
+    """
+
+    def __init__(self, profile: Profile, platform: Platform) -> None:
+        """Begin with an empty journal and no faults."""
+        self.profile = profile
+        self.platform = platform
+        self.lock = RLock()
+        self.faults = FaultBook(platform.randomness, self.lock)
+        self.journal = Journal()
+        self.defects: list[Exception] = []
+
+    def reset(self) -> None:
+        """Go back to the beginning: no entries, faults, conditions or journal; tokens stay valid."""
+        with self.lock:
+            self.platform.reset()
+            self.faults.clear()
+            self.journal.clear()
+            self.defects.clear()
+
+    def connect(self, at: At) -> Delivery | None:
+        """Say what happens to a new connection, or `None` for nothing out of the ordinary."""
+        with self.lock:
+            pick = self.faults.pick_for_connection(at)
+        if pick is None or pick.step.delivery is AS_USUAL:
+            return None
+        return replace(pick.step.delivery, delay=pick.before + pick.after)
+
+    def begin(self, head: Request, at: At) -> Exchange:
+        """Take up a request whose head is there."""
+        with self.lock:
+            sent = head.header(REQUEST_ID_HEADER)
+            request_id = (
+                sent if sent is not None and _is_request_id(sent) else self.platform.randomness.request_id()
+            )
+            return Exchange(self, head, request_id, self.journal.opened(head, request_id, at))
+
+    def refuse(self, status: int, reason: str, at: At) -> Reply:
+        """Answer what could not be parsed as a request."""
+        with self.lock:
+            call = Call(Request("", ""), at, self.platform.randomness.request_id(), None)
+            return self.profile.finish(self.profile.refuse(status, reason, call), call)
+
+
+def _is_request_id(sent: str) -> bool:
+    return 0 < len(sent) <= REQUEST_ID_MAX_LENGTH and _REQUEST_ID_CHARACTERS.issuperset(sent)
+
+
+class Exchange:
+    """One request, from its head to its outcome."""
+
+    def __init__(self, core: Core, request: Request, request_id: str, entry: Entry) -> None:
+        """Take up a request; `Core.begin` is how one is made."""
+        self._core = core
+        self._entry = entry
+        self._pick: Pick | None = None
+        self._has_waited = False
+        self.request = request
+        self.request_id = request_id
+
+    def answer_head(self, at: At) -> Outcome | Later | None:
+        """Answer by the head alone, or return `None` to have the body read."""
+        core = self._core
+        with core.lock:
+            if self._pick is None:
+                self._pick = core.faults.pick(self.request, at, early=True)
+            if self._pick is not None:
+                return self._carry_out(self._pick, at)
+            call = self._call(at)
+            reply = core.profile.answer_head(core.platform, call)
+            return None if reply is None else self._settled(Outcome(core.profile.finish(reply, call)), None)
+
+    def answer(self, body: bytes, at: At) -> Outcome | Later:
+        """Answer, now that the body is there."""
+        core = self._core
+        with core.lock:
+            if self._pick is None:
+                self.request = self.request.with_body(body)
+                self._pick = core.faults.pick(self.request, at, early=False) or PASS
+            return self._carry_out(self._pick, at)
+
+    def refuse(self, status: int, reason: str, at: At) -> Outcome:
+        """Answer what turned out, after its head, not to be a request that can be read."""
+        core = self._core
+        with core.lock:
+            call = self._call(at)
+            reply = core.profile.finish(core.profile.refuse(status, reason, call), call)
+            return self._settled(Outcome(reply), None)
+
+    def abandon(self) -> None:
+        """Give up: the client went, or the server stopped, before there was an outcome."""
+        with self._core.lock:
+            self._core.platform.idempotency.release(self)
+            self._core.journal.settled(self._entry, self.request, Outcome(None), "abandoned")
+
+    def _call(self, at: At) -> Call:
+        return Call(self.request, at, self.request_id, self)
+
+    def _carry_out(self, pick: Pick, at: At) -> Outcome | Later:
+        core, step, call = self._core, pick.step, self._call(at)
+        profile = core.profile
+        if pick.before and not self._has_waited:
+            self._has_waited = True
+            if step.effect:
+                profile.reserve(core.platform, call)
+            return Later(pick.before)
+        reply: Reply | None = None
+        if step.effect:
+            reply = profile.finish(self._effect(call), call)
+            core.platform.idempotency.release(self)
+        if step.error is not None:
+            reply = profile.finish(profile.error(step.error, call), call)
+        elif step.reply is not None:
+            reply = step.reply
+        elif step.transform is not None and reply is not None:
+            reply = step.transform(reply)
+        if step.silent:
+            reply = None
+        delivery = replace(step.delivery, delay=pick.after) if pick.after else step.delivery
+        return self._settled(Outcome(reply, delivery), None if pick is PASS else step.name)
+
+    def _effect(self, call: Call) -> Reply:
+        core = self._core
+        try:
+            return core.profile.answer(core.platform, call)
+        except Exception as error:  # noqa: BLE001 - a defect of this server: answered as one, and kept for the test to see
+            core.defects.append(error)
+            spec = ErrorSpec(
+                code="INTERNAL_ERROR",
+                status=500,
+                message=f"internal error: {type(error).__name__}",
+                details={"module": "config", "variant": "InternalError"},
+                retriable=True,
+            )
+            return core.profile.error(spec, call)
+
+    def _settled(self, outcome: Outcome, fault: str | None) -> Outcome:
+        self._core.journal.settled(self._entry, self.request, outcome, fault)
+        return outcome

@@ -1,0 +1,26 @@
+"""Profiles: the ways in which servers of the platform speak."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from ..core import Profile
+
+__all__ = ["PROFILES", "ProfileName", "load_profile"]
+
+ProfileName = Literal["guide"]
+PROFILES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
+
+
+def load_profile(name: str) -> Profile:
+    """Return a profile by name.
+
+    Raises:
+        ValueError: There is no profile of that name.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
+    profile: Profile = import_module(f"{__name__}.{name.replace('-', '_').replace('.', '_')}").PROFILE
+    return profile

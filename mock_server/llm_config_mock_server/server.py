@@ -1,0 +1,395 @@
+"""`MockServer`: the reference server, started and steered from a test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from llm_config_sdk.contract import Environment, key_problem, namespace_problem
+
+from .conditions import Conditions
+from .core import VALUE_MAX_BYTES, Core, Options, Platform
+from .faults import CHAOS_RATE, FaultBook, Match, Repeat, Rule, Step, error
+from .hosts.socket import SocketHost
+from .journal import Journal
+from .limiter import Limits
+from .messages import At
+from .profiles import ProfileName, load_profile
+from .profiles.guide import entry_body
+from .randomness import Randomness
+from .rbac import EVERYWHERE, Grant
+from .store import Address, MemoryStorage, Record, Storage
+from .vault import KEY_BYTES
+
+if TYPE_CHECKING:
+    import ssl
+
+    import trustme
+
+
+class _FromSeed(Enum):
+    """Stands for a key that is made from the seed."""
+
+    FROM_SEED = auto()
+
+
+_FROM_SEED: Final = _FromSeed.FROM_SEED
+LOOPBACK: Final = "127.0.0.1"
+
+
+class MockServer:
+    """The reference server on a real loopback socket, served from a thread.
+
+    As a context manager (`with` and `async with` alike) it is started, and closed at the end.
+
+        with MockServer() as server:
+            server.put("app/llm", "model", "gpt-4")
+            httpx.get(f"{server.url}/api/v1/configs/app%2Fllm/model",
+                      headers={"authorization": f"Bearer {server.token('viewer')}"})
+
+    Args:
+        profile: How the server speaks: `guide`.
+        port: The port; 0 takes a free one at the first start and keeps it.
+        host: The address to listen on.
+        storage: Where records lie; in memory if left out.
+        seed: Makes ids, tokens, drawn faults and delays repeatable; drawn if left out (see `seed`).
+        tls: Whether to speak HTTPS, with a certificate of a throw-away authority (needs `trustme`).
+        limits: A caller's rate limit; `True` is the one that the profile documents (the guide has
+            none), `False` is none.
+        auth: Whether a bearer token is asked for.
+        encryption_key: Key 1 of the vault, 32 bytes; made from the seed if left out, `None` for a
+            vault without a key.
+        value_max_bytes: The longest value, in bytes of JSON.
+        disk_bytes: Bytes that the simulated disk holds; `None` for no bound. Not with `storage`.
+        clock: What reads the time.
+
+    Raises:
+        ValueError: An argument is outside its range, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        profile: ProfileName = "guide",
+        *,
+        port: int = 0,
+        host: str = LOOPBACK,
+        storage: Storage | None = None,
+        seed: int | None = None,
+        tls: bool = False,
+        limits: bool | Limits = True,
+        auth: bool = True,
+        encryption_key: bytes | _FromSeed | None = _FROM_SEED,
+        value_max_bytes: int = VALUE_MAX_BYTES,
+        disk_bytes: int | None = None,
+        clock: Callable[[], At] = At.now,
+    ) -> None:
+        """Put the server together; nothing is bound before `start`."""
+        if storage is not None and disk_bytes is not None:
+            raise ValueError("disk_bytes is about the storage in memory: give either it or a storage")
+        randomness = Randomness(seed)
+        spoken = load_profile(profile)
+        self._clock = clock
+        self._is_tls = tls
+        self._core = Core(
+            spoken,
+            Platform(
+                MemoryStorage(disk_bytes) if storage is None else storage,
+                randomness,
+                Options(auth=auth, value_max_bytes=value_max_bytes),
+                limits=_limits(limits, spoken.default_limits),
+                encryption_key=_key(randomness.seed)
+                if isinstance(encryption_key, _FromSeed)
+                else encryption_key,
+            ),
+        )
+        self._authority: trustme.CA | None = None
+        self._host = host
+        self._socket = SocketHost(
+            self._core, interface=host, port=port, clock=clock, tls=self._server_side() if tls else None
+        )
+
+    # --- Running ----------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Listen; after `stop`, on the same port and with the same state. Starting twice changes nothing.
+
+        Raises:
+            OSError: The port cannot be had.
+        """
+        self._socket.start()
+        return self
+
+    def stop(self) -> None:
+        """Go away as in an outage: connections are refused and open ones dropped; port and state are kept."""
+        self._socket.stop()
+
+    def close(self) -> None:
+        """Stop for good: give back the port, the thread and the storage."""
+        self._socket.close()
+        self._core.platform.store.storage.close()
+
+    def reset(self) -> None:
+        """Go back to the beginning: no entries, faults, conditions or journal; tokens stay valid."""
+        self._core.reset()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        if raised is None and self._core.defects:
+            raise RuntimeError("the mock server itself failed; this is its defect") from self._core.defects[0]
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, raised, traceback)
+
+    def __repr__(self) -> str:
+        where = self.url if self._socket.is_running else "stopped"
+        return f"<MockServer {self._core.profile.name} {where} seed={self.seed}>"
+
+    # --- Where it is, and who may come in -----------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a path.
+
+        Raises:
+            RuntimeError: The server was never started.
+        """
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{'https' if self._is_tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port, which stays the same until `close`.
+
+        Raises:
+            RuntimeError: The server was never started.
+        """
+        return self._socket.port
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the port answers."""
+        return self._socket.is_running
+
+    @property
+    def seed(self) -> int:
+        """The seed, drawn where none was given: with it, the same requests meet the same faults."""
+        return self._core.platform.randomness.seed
+
+    @property
+    def ca(self) -> trustme.CA:
+        """The throw-away authority that signed the server's certificate.
+
+        Raises:
+            RuntimeError: The server does not speak TLS.
+        """
+        if self._authority is None:
+            raise RuntimeError("the server has no authority: it was made without tls=True")
+        return self._authority
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """A context for clients that trusts this server and nobody else, made anew at every call.
+
+        Raises:
+            RuntimeError: The server does not speak TLS.
+        """
+        import ssl  # noqa: PLC0415 - costs start-up time, and most servers are plain
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.ca.configure_trust(context)
+        return context
+
+    def token(self, role: str = "admin", *, scope: str = EVERYWHERE, user: str | None = None) -> str:
+        """Return a bearer token of somebody who has a role; the same token for the same arguments.
+
+        Args:
+            role: `admin`, `editor`, `viewer`, `auditor`, or a custom role.
+            scope: Where the role applies: `**`, `team-a`, `team-a/**`.
+            user: The user's name; by default the role's, with the scope behind it unless it is `**`.
+
+        Raises:
+            RbacError: There is no such role, or the scope is none.
+        """
+        suffix = "" if scope == EVERYWHERE else "@" + scope.replace("/", ".").replace("*", "_")
+        name = f"{role}{suffix}" if user is None else user
+        with self._core.lock:
+            self._core.platform.rbac.grant(name, Grant(role, scope))
+            return self._core.platform.rbac.token(name)
+
+    # --- What it holds ------------------------------------------------------------------------------
+
+    def put(
+        self,
+        namespace: str,
+        key: str,
+        value: Any,
+        *,
+        env: str = Environment.DEVELOPMENT,
+        secret: bool = False,
+        user: str = "mock-server",
+        tags: Iterable[str] = (),
+        description: str | None = None,
+    ) -> dict[str, Any]:
+        """Write an entry past HTTP, roles, faults and audit, and return it as the wire would show it.
+
+        Args:
+            namespace: The namespace.
+            key: The config's key.
+            value: Any JSON; a secret must be a string.
+            env: The environment, by any of its names.
+            secret: Whether the value is sealed (needs `cryptography`).
+            user: The author.
+            tags: Tags of the entry.
+            description: Its description.
+
+        Raises:
+            ValueError: A name breaks the platform's rules, or a secret is no string.
+            CryptoError: The secret cannot be sealed.
+        """
+        address = _address(namespace, key, env)
+        if secret and not isinstance(value, str):
+            raise ValueError("a secret must be a string")
+        platform = self._core.platform
+        with self._core.lock:
+            storage, now = platform.store, self._clock().rfc3339()
+            before = storage.get(address)
+            record = Record(
+                id=before.id if before else platform.randomness.entry_id(),
+                version=before.version + 1 if before else 1,
+                value=platform.vault.seal(value) if secret else value,
+                secret=secret,
+                created_at=before.created_at if before else now,
+                created_by=before.created_by if before else user,
+                updated_at=now,
+                updated_by=user,
+                tags=tuple(tags),
+                description=description,
+                change_description="Configuration updated",
+            )
+            storage.put(address, record)
+            return entry_body(address, record, value)
+
+    def entry(self, namespace: str, key: str, *, env: str = Environment.DEVELOPMENT) -> dict[str, Any] | None:
+        """Return what is stored, past HTTP, roles and faults, or `None`; a secret as its ciphertext."""
+        address = _address(namespace, key, env)
+        with self._core.lock:
+            record = self._core.platform.store.get(address)
+            return None if record is None else entry_body(address, record, record.value)
+
+    # --- What goes wrong ----------------------------------------------------------------------------
+
+    def script(
+        self,
+        match: Match | str,
+        steps: Step | Iterable[Step],
+        *,
+        repeat: Repeat = "never",
+        times: int = 1,
+        probability: float = 1.0,
+        between: tuple[float, float] | None = None,
+    ) -> Rule:
+        """Script what happens to the requests that match, one step after the other.
+
+            server.script("GET /api/v1/*", [error("SERVICE_UNAVAILABLE", retry_after=1), reset(), ok()])
+
+        Of several rules that match, the one scripted last wins. After the last step the rule is
+        spent and requests pass, unless `repeat` says otherwise.
+
+        Args:
+            match: Which requests: a `Match`, or a string such as `"GET /health"`, `"POST"`, `"*"`.
+            steps: What happens to them.
+            repeat: `"never"`; `"last"`: the last step again and again; `"all"`: from the
+                beginning; `"random"`: any step, drawn anew for every request.
+            times: How often the whole sequence is gone through before that.
+            probability: The share of the matching requests that the rule takes, between 0 and 1.
+            between: When, in seconds from now: from the first up to the second.
+
+        Returns:
+            The rule: `.fired`, `.remove()`, or a context manager that takes it back.
+
+        Raises:
+            ValueError: No steps, or a figure outside its range.
+        """
+        return self._core.faults.script(
+            match,
+            steps,
+            repeat=repeat,
+            times=times,
+            probability=probability,
+            between=between,
+            at=self._clock(),
+        )
+
+    def chaos(
+        self, rate: float = CHAOS_RATE, steps: Iterable[Step] | None = None, *, match: Match | str = "/api/*"
+    ) -> Rule:
+        """Let a share of all requests fail, drawn from the seed.
+
+        Args:
+            rate: The share, between 0 and 1.
+            steps: What may happen to them, each as likely; by default the guide's simulated failure
+                of the store.
+            match: Which requests.
+
+        Returns:
+            The rule, which ends the chaos as `Rule.remove` or at the end of a `with` block.
+        """
+        simulated = error(variant="config.StorageError", message="Simulated failure")
+        return self.script(match, (simulated,) if steps is None else steps, repeat="random", probability=rate)
+
+    @property
+    def faults(self) -> FaultBook:
+        """The rules that are armed, newest first: iterate over it, or `clear()` it."""
+        return self._core.faults
+
+    @property
+    def conditions(self) -> Conditions:
+        """The components that are not well: `server.conditions["store"] = "StorageFull"`."""
+        return self._core.platform.conditions
+
+    # --- What was seen ------------------------------------------------------------------------------
+
+    @property
+    def journal(self) -> Journal:
+        """Every request with its outcome, and assertions about them."""
+        return self._core.journal
+
+    def _server_side(self) -> ssl.SSLContext:
+        import ssl  # noqa: PLC0415 - costs start-up time, and most servers are plain
+
+        import trustme  # noqa: PLC0415 - an extra: only where TLS is asked for
+
+        self._authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._authority.issue_cert(self._host, "localhost").configure_cert(context)
+        return context
+
+
+def _address(namespace: str, key: str, env: str) -> Address:
+    problem = namespace_problem(namespace) or key_problem(key)
+    if problem is not None:
+        raise ValueError(problem)
+    return Address(namespace, key, Environment.parse(env))
+
+
+def _limits(wanted: bool | Limits, documented: Limits | None) -> Limits | None:  # noqa: FBT001 - it is the argument of the server
+    if isinstance(wanted, Limits):
+        return wanted
+    return documented if wanted else None
+
+
+def _key(seed: int) -> bytes:
+    return hashlib.sha256(f"vault:{seed}".encode()).digest()[:KEY_BYTES]
