@@ -1,0 +1,300 @@
+"""Every call of the platform's API, once, as data: method, path, what may be repeated, how to read the reply.
+
+The sync and the async client are faces on these declarations. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from pydantic import SecretStr
+
+from llm_config_sdk import decoding, errors
+from llm_config_sdk.contract import (
+    API_PREFIX,
+    HEALTH_PATH,
+    IDEMPOTENCY_KEY_HEADER,
+    USER_ID_HEADER,
+    Environment,
+    Health,
+    Module,
+    SetBody,
+    key_problem,
+    namespace_problem,
+)
+from llm_config_sdk.entries import ConfigEntry, HistoryEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llm_config_sdk.decoding import Reply
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T_co]):
+    """One call of the API.
+
+    Attributes:
+        name: The client's method.
+        method: The HTTP method.
+        path: The path, with `{namespace}`, `{key}` and `{version}` where they belong.
+        read: From a 2xx reply to what the method returns.
+        repeatable: Whether the server may see it twice. Set and rollback make a version each time.
+        is_read: Whether it changes nothing, so that another endpoint may answer it.
+    """
+
+    name: str
+    method: str
+    path: str
+    read: Callable[[Reply], T_co]
+    repeatable: bool
+    is_read: bool
+
+
+_ENTRY_PATH: Final = f"{API_PREFIX}/configs/{{namespace}}/{{key}}"
+
+GET_CONFIG: Final = Operation[ConfigEntry](
+    "get_config", "GET", _ENTRY_PATH, decoding.read_entry, repeatable=True, is_read=True
+)
+SET_CONFIG: Final = Operation[ConfigEntry](
+    "set_config", "POST", _ENTRY_PATH, decoding.read_entry, repeatable=False, is_read=False
+)
+DELETE_CONFIG: Final = Operation[None](
+    "delete_config", "DELETE", _ENTRY_PATH, decoding.read_nothing, repeatable=True, is_read=False
+)
+LIST_CONFIGS: Final = Operation[list[ConfigEntry]](
+    "list_configs",
+    "GET",
+    f"{API_PREFIX}/configs/{{namespace}}",
+    decoding.read_entries,
+    repeatable=True,
+    is_read=True,
+)
+GET_HISTORY: Final = Operation[list[HistoryEntry]](
+    "get_history", "GET", f"{_ENTRY_PATH}/history", decoding.read_history, repeatable=True, is_read=True
+)
+ROLLBACK: Final = Operation[ConfigEntry](
+    "rollback",
+    "POST",
+    f"{_ENTRY_PATH}/rollback/{{version}}",
+    decoding.read_entry,
+    repeatable=False,
+    is_read=False,
+)
+HEALTH_CHECK: Final = Operation[Health](
+    "health_check", "GET", HEALTH_PATH, decoding.read_health, repeatable=True, is_read=True
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """One call as it will be sent, as often as it takes: validated, encoded, and with one request id.
+
+    Attributes:
+        operation: What is asked for.
+        target: The path and the query, percent-encoded, to be appended to an endpoint's base URL.
+        namespace: As the caller gave it.
+        key: As the caller gave it.
+        environment: Where the value applies.
+        body: The JSON body, if there is one; never in `repr`.
+        headers: Headers of this call alone.
+        request_id: Sent with every attempt, so that they can be found together.
+    """
+
+    operation: Operation[T_co]
+    target: str
+    namespace: str | None = None
+    key: str | None = None
+    environment: Environment | None = None
+    body: bytes | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    request_id: str = field(default_factory=lambda: f"req_{random.getrandbits(64):016x}")
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the server may see it twice, by its nature or by its idempotency key."""
+        return self.operation.repeatable or IDEMPOTENCY_KEY_HEADER in self.headers
+
+    def locate(self, error: errors.LLMConfigError) -> None:
+        """Tell an error what was being asked for, where it does not know."""
+        error.operation = error.operation or self.operation.name
+        error.namespace = error.namespace or self.namespace
+        error.key = error.key or self.key
+        error.environment = error.environment or self.environment
+        error.request_id = error.request_id or self.request_id
+
+
+# --- Preparing calls ----------------------------------------------------------------------------
+
+
+def prepare(
+    operation: Operation[T_co],
+    namespace: str,
+    key: str | None = None,
+    environment: Environment | None = None,
+    *,
+    version: int | None = None,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Call[T_co]:
+    """Validate and encode a call about configs.
+
+    Raises:
+        InvalidNamespaceError: The namespace breaks the platform's rule.
+        InvalidKeyError: The key breaks the platform's rule.
+        ValidationError: The version is none.
+    """
+    problem = namespace_problem(namespace)
+    if problem is not None:
+        raise errors.InvalidNamespaceError(
+            f"invalid namespace {_shown(namespace)}: {problem}",
+            module=Module.CONFIG,
+            details={"field": "namespace", "reason": problem},
+            operation=operation.name,
+        )
+    if key is not None or "{key}" in operation.path:
+        problem = key_problem(key)
+        if problem is not None:
+            raise errors.InvalidKeyError(
+                f"invalid key {_shown(key)}: {problem}",
+                module=Module.CONFIG,
+                details={"field": "key", "reason": problem},
+                operation=operation.name,
+                namespace=namespace,
+            )
+    if version is not None and (isinstance(version, bool) or version < 1):
+        raise errors.ValidationError(
+            f"invalid version {version!r}: versions are whole numbers from 1",
+            module=Module.CONFIG,
+            details={"field": "version"},
+            operation=operation.name,
+            namespace=namespace,
+            key=key,
+        )
+    path = operation.path.format(
+        namespace=encode_segment(namespace),
+        key=encode_segment(key) if key is not None else "",
+        version=version,
+    )
+    # One parameter and no more: the 0.5 server refuses a query with an `&`.
+    target = path if environment is None or body is not None else f"{path}?env={environment.value}"
+    return Call(operation, target, namespace, key, environment, body, headers or {})
+
+
+def parse_environment(env: Environment | str, operation: str) -> Environment:
+    """Read an environment as a caller gave it.
+
+    Raises:
+        ValidationError: It is none of the platform's.
+    """
+    if type(env) is Environment:
+        return env
+    try:
+        return Environment.parse(env)
+    except ValueError as error:
+        raise errors.ValidationError(
+            str(error), module=Module.CONFIG, details={"field": "env"}, operation=operation
+        ) from error
+
+
+def encode_set_body(
+    value: object, environment: Environment, *, user: str | None, secret: bool, operation: str = "set_config"
+) -> bytes:
+    """Write the body of a set.
+
+    Raises:
+        InvalidValueError: The value is not JSON, or is a secret and not a string.
+    """
+    if isinstance(value, SecretStr):
+        secret, value = True, value.get_secret_value()
+    if secret and not isinstance(value, str):
+        raise errors.InvalidValueError(
+            f"a secret must be a string, not {type(value).__name__}",
+            module=Module.CONFIG,
+            details={"field": "value"},
+            operation=operation,
+        )
+    body: SetBody = {"value": value, "env": environment.value}
+    if user is not None:
+        body["user"] = user
+    if secret:
+        body["secret"] = True
+    return encode_json(body, operation=operation)
+
+
+def encode_json(body: object, *, operation: str) -> bytes:
+    """Write a JSON body: exact integers, no NaN, UTF-8.
+
+    Raises:
+        InvalidValueError: It is not JSON. The message names the type at fault, never a value.
+    """
+    try:
+        return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, TypeError) else type(error).__name__
+        raise errors.InvalidValueError(
+            f"the value cannot be written as JSON: {reason}",
+            module=Module.CONFIG,
+            details={"field": "value"},
+            operation=operation,
+        ) from None
+
+
+def precondition(expected_version: int | ConfigEntry | str | None) -> dict[str, str]:
+    """Write the If-Match header for a version, an entry or an entity tag."""
+    if expected_version is None:
+        return {}
+    if isinstance(expected_version, ConfigEntry):
+        return {"If-Match": expected_version.etag}
+    tag = str(expected_version)
+    return {"If-Match": tag if tag.startswith('"') else f'"{tag}"'}
+
+
+@lru_cache(maxsize=4096)
+def encode_segment(name: str) -> str:
+    """Percent-encode every byte that is no letter or digit, in upper-case hexadecimal.
+
+    More than RFC 3986 asks for: the 0.5 server checks the raw path for marks such as `--` and `..`,
+    and a namespace's slashes have to stay inside one segment.
+    """
+    return "".join(
+        chr(byte) if chr(byte).isalnum() and byte < _ASCII_END else f"%{byte:02X}" for byte in name.encode()
+    )
+
+
+_ASCII_END: Final = 128
+_SHOWN_LENGTH: Final = 80  # characters of a bad name that a message shows
+
+
+def _shown(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+
+
+def check_header(name: str, value: str) -> str:
+    """Refuse a header value that could smuggle in another header.
+
+    Raises:
+        InvalidRequestError: It is not printable ASCII. It is not shown, for it may be a token.
+    """
+    if not value.isprintable() or not value.isascii() or value != value.strip():
+        raise errors.InvalidRequestError(
+            f"the header {name!r} must be printable ASCII without spaces around it (its value is not shown)"
+        )
+    return value
+
+
+def call_headers(*, user: str | None = None, idempotency_key: str | None = None) -> dict[str, str]:
+    """Collect the headers that one call adds."""
+    headers: dict[str, str] = {}
+    if user is not None:
+        headers[USER_ID_HEADER] = check_header(USER_ID_HEADER, user)
+    if idempotency_key is not None:
+        headers[IDEMPOTENCY_KEY_HEADER] = check_header(IDEMPOTENCY_KEY_HEADER, idempotency_key)
+    return headers

@@ -1,0 +1,18 @@
+"""The seam to the HTTP libraries: a request in, a reply or an error of this SDK out."""
+
+from llm_config_sdk.transport.exchange import AsyncTransport, Endpoint, Transport, WireRequest
+from llm_config_sdk.transport.injected import AsyncInjectedTransport, InjectedTransport
+from llm_config_sdk.transport.stack import MAX_IN_FLIGHT, AsyncStackTransport, Family, StackTransport
+
+__all__ = [
+    "MAX_IN_FLIGHT",
+    "AsyncInjectedTransport",
+    "AsyncStackTransport",
+    "AsyncTransport",
+    "Endpoint",
+    "Family",
+    "InjectedTransport",
+    "StackTransport",
+    "Transport",
+    "WireRequest",
+]

@@ -1,0 +1,194 @@
+"""One exchange on the wire, in terms of no library: what is sent, and reading what comes back in bounds."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+from llm_config_sdk.decoding import Reply
+from llm_config_sdk.errors import InvalidRequestError, ResponseDecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
+"""Bytes of a body, on the wire and after decompression: sixteen times what a server accepts as one value."""
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A server's base URL, taken apart once.
+
+    Attributes:
+        url: As it is shown and reported, without a trailing slash.
+        scheme: `http` or `https`.
+        host: Without brackets.
+        port: Always a number.
+        prefix: The path that the platform is mounted at, or the empty string.
+        authority: What the Host header says.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+    authority: str
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """Read a base URL.
+
+        Raises:
+            InvalidRequestError: It is no http(s) URL, or it has credentials, a query or a fragment.
+        """
+        try:
+            parts = urlsplit(str(url).strip())
+            port = parts.port
+        except ValueError as error:
+            raise InvalidRequestError(f"the base URL cannot be read: {error}") from None
+        if parts.username is not None or parts.password is not None:
+            raise InvalidRequestError("the base URL must not carry credentials: pass token=… instead")
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise InvalidRequestError(
+                f"the base URL must begin with http:// or https:// and a host, not {url!r}"
+            )
+        if parts.query or parts.fragment or not parts.path.isascii() or " " in parts.path:
+            raise InvalidRequestError(f"the base URL must be scheme, host and path alone, not {url!r}")
+        host = parts.hostname
+        shown = f"[{host}]" if ":" in host else host
+        default = _DEFAULT_PORTS[parts.scheme]
+        authority = shown if port in {None, default} else f"{shown}:{port}"
+        prefix = parts.path.rstrip("/")
+        return cls(
+            f"{parts.scheme}://{authority}{prefix}", parts.scheme, host, port or default, prefix, authority
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """What goes over the wire, but for what the connection adds (Host, lengths).
+
+    Attributes:
+        method: The HTTP method.
+        endpoint: Where to.
+        target: Path and query below the endpoint's prefix, percent-encoded.
+        headers: Names and values; never in `repr`, for one of them is the token.
+        body: The body, or `None`.
+    """
+
+    method: str
+    endpoint: Endpoint
+    target: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The whole URL."""
+        return f"{self.endpoint.url}{self.target}"
+
+
+class Transport(Protocol):
+    """What the sync client sends through."""
+
+    def send(self, request: WireRequest, timeout: float | None) -> Reply:
+        """Send once, and read the whole reply, within `timeout` seconds.
+
+        Raises:
+            TransportError: No usable answer came.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what this transport opened."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """What the async client sends through; as `Transport`."""
+
+    async def send(self, request: WireRequest, timeout: float | None) -> Reply:
+        """Send once, and read the whole reply, within `timeout` seconds."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what this transport opened."""
+        ...
+
+
+class ReplyReader:
+    """Puts a reply together from its chunks: decompressed, and never larger than it may be.
+
+    Args:
+        status: The HTTP status.
+        headers: Raw names and values, in any case.
+        max_bytes: The most bytes of body, on the wire and after decompression.
+    """
+
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, max_bytes: int) -> None:
+        self._status = status
+        self._headers = _lowered(headers)
+        self._max_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self._on_wire = 0
+        self._size = 0
+        encoding = self._headers.get("content-encoding", "identity").strip().lower()
+        self._gunzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding in {"gzip", "x-gzip"} else None
+        if self._gunzip is None and encoding not in {"", "identity"}:
+            raise self._unreadable(f"it is encoded as {encoding[:40]!r}, which was not asked for")
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes from the wire.
+
+        Raises:
+            ResponseDecodeError: There are too many, or they are not what the headers say.
+        """
+        self._on_wire += len(chunk)
+        if self._on_wire > self._max_bytes:
+            raise self._unreadable(f"it is larger than {self._max_bytes} bytes")
+        if self._gunzip is not None:
+            try:
+                chunk = self._gunzip.decompress(chunk, self._max_bytes - self._size + 1)
+            except zlib.error as error:
+                raise self._unreadable("its gzip encoding is broken") from error
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise self._unreadable(f"it unpacks to more than {self._max_bytes} bytes")
+        self._chunks.append(chunk)
+
+    def reply(self) -> Reply:
+        """Finish.
+
+        Raises:
+            ResponseDecodeError: The compressed body ended too early.
+        """
+        if self._gunzip is not None and self._on_wire and not self._gunzip.eof:
+            raise self._unreadable("its gzip encoding is cut off")
+        return Reply(self._status, self._headers, b"".join(self._chunks))
+
+    def _unreadable(self, what: str) -> ResponseDecodeError:
+        return ResponseDecodeError(f"cannot read the body of an HTTP {self._status} response: {what}")
+
+
+def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        joined[key] = f"{joined[key]}, {text}" if key in joined else text
+    return joined
+
+
+def wire_headers(request: WireRequest) -> Sequence[tuple[bytes, bytes]]:
+    """Write the headers for a connection that adds none itself."""
+    headers = [(b"Host", request.endpoint.authority.encode()), (b"Accept-Encoding", b"gzip")]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()]
+    if request.body is not None:
+        headers.append((b"Content-Length", str(len(request.body)).encode()))
+    elif request.method in {"POST", "PUT", "PATCH"}:
+        headers.append((b"Content-Length", b"0"))
+    return headers

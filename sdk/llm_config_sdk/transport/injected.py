@@ -1,0 +1,115 @@
+"""A client of the user's own, of either family, as a transport.
+
+It is used through `send` alone, so its proxies, certificates, event hooks and mounted transports all work.
+Its deadline is checked between the chunks of a body: a server that drips its *headers* can hold it longer,
+for that is read inside the client.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
+from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, WireRequest
+from llm_config_sdk.transport.mapping import map_error
+
+if TYPE_CHECKING:
+    from llm_config_sdk.decoding import Reply
+
+
+class InjectedTransport:
+    """Sends through an `httpx.Client` or `httpx2.Client`, which stays the caller's to close."""
+
+    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        if not hasattr(client, "send") or not hasattr(client, "build_request") or hasattr(client, "aclose"):
+            raise InvalidRequestError(
+                f"http_client must be an httpx.Client or httpx2.Client, not {type(client).__name__}"
+            )
+        self._client = client
+        self._max_response_bytes = max_response_bytes
+
+    def send(self, request: WireRequest, timeout: float | None) -> Reply:
+        """Send once and read the whole reply. Raises as `StackTransport.send`."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        try:
+            response = self._client.send(
+                _build(self._client, request, timeout), stream=True, auth=None, follow_redirects=False
+            )
+            try:
+                reader = ReplyReader(
+                    response.status_code, response.headers.raw, max_bytes=self._max_response_bytes
+                )
+                for chunk in response.iter_raw():
+                    reader.feed(chunk)
+                    _check(give_up_at, timeout)
+            finally:
+                response.close()
+        except LLMConfigError:
+            raise
+        except Exception as error:
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            if mapped is None:
+                raise
+            raise mapped from error
+        return reader.reply()
+
+    def close(self) -> None:
+        """Leave the client open: it is the caller's."""
+
+
+class AsyncInjectedTransport:
+    """Sends through an `httpx.AsyncClient` or `httpx2.AsyncClient`, which stays the caller's to close."""
+
+    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        if (
+            not hasattr(client, "send")
+            or not hasattr(client, "build_request")
+            or not hasattr(client, "aclose")
+        ):
+            raise InvalidRequestError(
+                f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__name__}"
+            )
+        self._client = client
+        self._max_response_bytes = max_response_bytes
+
+    async def send(self, request: WireRequest, timeout: float | None) -> Reply:
+        """Send once and read the whole reply. Raises as `StackTransport.send`."""
+        try:
+            with anyio.fail_after(timeout):
+                response = await self._client.send(
+                    _build(self._client, request, timeout), stream=True, auth=None, follow_redirects=False
+                )
+                try:
+                    reader = ReplyReader(
+                        response.status_code, response.headers.raw, max_bytes=self._max_response_bytes
+                    )
+                    async for chunk in response.aiter_raw():
+                        reader.feed(chunk)
+                finally:
+                    await response.aclose()
+        except LLMConfigError:
+            raise
+        except Exception as error:
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            if mapped is None:
+                raise
+            raise mapped from error
+        return reader.reply()
+
+    async def aclose(self) -> None:
+        """Leave the client open: it is the caller's."""
+
+
+def _build(client: Any, request: WireRequest, timeout: float | None) -> Any:
+    headers = {**request.headers, "Accept-Encoding": "gzip"}
+    return client.build_request(
+        request.method, request.url, headers=headers, content=request.body, timeout=timeout
+    )
+
+
+def _check(give_up_at: float | None, timeout: float | None) -> None:
+    if give_up_at is not None and time.monotonic() > give_up_at:
+        raise RequestTimeoutError(f"timed out while reading the response (it had {timeout:.3g} s)")

@@ -1,0 +1,114 @@
+"""From whatever an HTTP library raises to this SDK's errors.
+
+httpx, httpx2, httpcore, httpcore2 and h11 use the same names for the same things, so the table is by name:
+neither family has to be imported to understand it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Final
+
+from llm_config_sdk.errors import (
+    ConnectFailedError,
+    InvalidRequestError,
+    LLMConfigError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    TransportError,
+)
+
+_CONNECT: Final = "connecting"
+_SEND: Final = "sending the request"
+_READ: Final = "reading the response"
+_WAIT: Final = "waiting for a connection"
+
+_Row = tuple[type[LLMConfigError], str, bool]
+"""The class it becomes, the phase it happened in, and whether the request provably never left."""
+
+_BY_NAME: Final[dict[str, _Row]] = {
+    "ConnectTimeout": (RequestTimeoutError, _CONNECT, True),
+    "ReadTimeout": (RequestTimeoutError, _READ, False),
+    "WriteTimeout": (RequestTimeoutError, _SEND, False),
+    "PoolTimeout": (RequestTimeoutError, _WAIT, True),
+    "TimeoutException": (RequestTimeoutError, "waiting", False),
+    "ConnectError": (ConnectFailedError, _CONNECT, True),
+    "ProxyError": (ConnectFailedError, "connecting through the proxy", True),
+    "ReadError": (TransportError, _READ, False),
+    "WriteError": (TransportError, _SEND, False),
+    "CloseError": (TransportError, "closing the connection", False),
+    "NetworkError": (TransportError, "talking to the server", False),
+    "RemoteProtocolError": (TransportError, _READ, False),
+    "ConnectionNotAvailable": (TransportError, _WAIT, True),
+    "DecodingError": (ResponseDecodeError, _READ, False),
+    "TooManyRedirects": (InvalidRequestError, "following redirects", False),
+    "UnsupportedProtocol": (InvalidRequestError, _CONNECT, True),
+    "LocalProtocolError": (InvalidRequestError, _SEND, True),
+    "InvalidURL": (InvalidRequestError, _SEND, True),
+    "CookieConflict": (InvalidRequestError, _SEND, True),
+    "StreamError": (TransportError, _READ, False),
+    "TransportError": (TransportError, "talking to the server", False),
+    "RequestError": (TransportError, "talking to the server", False),
+    "HTTPError": (TransportError, "talking to the server", False),
+    # Raw errors, from transports that a user mounts: sockets, TLS, anyio.
+    "ConnectionRefusedError": (ConnectFailedError, _CONNECT, True),
+    "gaierror": (ConnectFailedError, "looking up the host", True),
+    "SSLError": (ConnectFailedError, "in the TLS handshake", False),
+    "TimeoutError": (RequestTimeoutError, "waiting", False),
+    "OSError": (TransportError, "talking to the server", False),
+    "EndOfStream": (TransportError, _READ, False),
+    "BrokenResourceError": (TransportError, "talking to the server", False),
+    "ClosedResourceError": (TransportError, "talking to the server", False),
+}
+_LIBRARIES: Final = frozenset(
+    {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
+)
+_CAUSES_FOLLOWED: Final = 8  # links of a chain, in search of a certificate's name
+
+
+def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) -> LLMConfigError | None:
+    """Turn a library's exception into ours.
+
+    Args:
+        error: What the library raised.
+        endpoint: The base URL that was asked.
+        timeout: Seconds that the exchange had, for the message of a timeout.
+
+    Returns:
+        The error to raise `from` it, or `None` where it is not an HTTP library's at all.
+    """
+    row = _row_for(error)
+    if row is None:
+        return None
+    cls, phase, never_sent = row
+    facts: dict[str, Any] = {"endpoint": endpoint}
+    if issubclass(cls, TransportError):
+        facts["never_sent"] = never_sent
+    if issubclass(cls, RequestTimeoutError):
+        allowed = f" (it had {timeout:.3g} s)" if timeout is not None else ""
+        return cls(f"timed out while {phase}{allowed}", **facts)
+    certificate = _certificate_problem(error)
+    if certificate is not None:
+        return ConnectFailedError(f"the server's TLS certificate is not accepted: {certificate}", **facts)
+    said = str(error) or type(error).__name__
+    return cls(f"failed while {phase}: {said}", **facts)
+
+
+def _row_for(error: Exception) -> _Row | None:
+    for ancestor in type(error).__mro__:
+        if ancestor.__module__.partition(".")[0] in _LIBRARIES and ancestor.__name__ in _BY_NAME:
+            return _BY_NAME[ancestor.__name__]
+    if isinstance(error, RuntimeError) and "closed" in str(error):
+        return InvalidRequestError, "using a client that is closed", True
+    return None
+
+
+def _certificate_problem(error: BaseException) -> str | None:
+    cause: BaseException | None = error
+    for _ in range(_CAUSES_FOLLOWED):
+        if cause is None:
+            return None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return None
