@@ -417,7 +417,8 @@ def _derive(cls: type[LLMConfigError], families: list[type[LLMConfigError]]) -> 
     if not families:
         return cls
     looks = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    return type(cls.__name__, (cls, *families), {**looks, "_derived_from": cls})
+    bases = families if cls is LLMConfigError else [cls, *families]  # a class cannot stand before its own
+    return type(cls.__name__, tuple(bases), {**looks, "_derived_from": cls})
 
 
 def _public_class(cls: type[LLMConfigError]) -> type[LLMConfigError]:
