@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .conditions import Conditions
-from .messages import At
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from .conditions import Conditions
+    from .messages import At
 
 EVENT_TYPES: Final = frozenset(
     {
@@ -98,7 +100,7 @@ class AuditLog:
         return event
 
     @contextmanager
-    def recording(self, subject: AuditSubject, at: At) -> Iterator[None]:
+    def recording(self, subject: AuditSubject, at: At) -> Generator[None]:
         """Write an event down, then let it happen: what cannot be recorded does not take effect."""
         event = self.append(subject, at, "done")
         try:

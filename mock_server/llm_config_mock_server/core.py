@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from llm_config_sdk.contract import REQUEST_ID_HEADER
 
@@ -21,10 +21,12 @@ from .idempotency import IdempotencyKeys
 from .journal import Entry, Journal
 from .limiter import Limiter, Limits
 from .messages import AS_USUAL, At, Delivery, Later, Outcome, Reply, Request
-from .randomness import Randomness
 from .rbac import Rbac
 from .store import Storage, Store
 from .vault import Vault
+
+if TYPE_CHECKING:
+    from .randomness import Randomness
 
 BODY_MAX_BYTES: Final = 2 * 1024 * 1024  # where the platform's published server stops reading
 VALUE_MAX_BYTES: Final = 1024 * 1024  # of JSON; our choice: the guide names none

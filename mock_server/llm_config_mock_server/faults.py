@@ -17,14 +17,17 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from threading import RLock
-from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
-from llm_config_sdk.contract import CODES, VARIANTS, Environment, ErrorCode, Module
+from llm_config_sdk.contract import CODES, VARIANTS, Environment, Module, VariantFacts
 
 from .messages import AS_USUAL, At, Delivery, Drip, End, Header, Reply, Request
-from .randomness import Randomness
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from .randomness import Randomness
 
 Delay = float | tuple[float, float] | Callable[[random.Random], float]
 """Seconds: fixed, uniform between two bounds, or drawn by a function of a random source."""
@@ -32,6 +35,7 @@ Delay = float | tuple[float, float] | Callable[[random.Random], float]
 Repeat = Literal["never", "last", "all", "random"]
 
 CHAOS_RATE: Final = 0.1  # the guide's `inject_random_failure`
+_FACTS_BY_NAME: Final = {str(code): facts for code, facts in CODES.items()}
 _GARBAGE: Final = b"\x16\x03\x01\x00\xff\xfe not HTTP at all \x00\r\n\r\n"
 _TRUNCATED_TO: Final = 10  # bytes: enough to look like the beginning of a JSON body
 _OVERSIZED: Final = 8 * 1024 * 1024  # bytes: more than a client should take for a config
@@ -231,9 +235,8 @@ def error(
         raise ValueError("error() needs a code or a variant")
     if kind is not None:
         told = {**told, "kind": kind}
-    known = CODES[ErrorCode(code)] if code in get_code_names() else None
-    if retriable is None:
-        retriable = facts.retriable if facts is not None else known is not None and known.retriable
+    known = _FACTS_BY_NAME.get(str(code))
+    by_table = facts.retriable if facts is not None else known is not None and known.retriable
     return Step(
         name=f"error {code}" if variant is None else f"error {told['module']}.{variant}",
         effect=False,
@@ -242,18 +245,13 @@ def error(
             status=status or (known.status if known else 500),
             message=message or (known.description if known else str(code)),
             details=told,
-            retriable=retriable,
+            retriable=by_table if retriable is None else retriable,
             retry_after=None if retry_after is None else f"{retry_after}",
         ),
     )
 
 
-def get_code_names() -> frozenset[str]:
-    """Return the names of the guide's codes."""
-    return frozenset(str(code) for code in CODES)
-
-
-def _variant_facts(module: str, variant: str) -> Any:
+def _variant_facts(module: str, variant: str) -> VariantFacts:
     for (known_module, known_variant), facts in VARIANTS.items():
         if str(known_module) == module and known_variant == variant:
             return facts
@@ -486,9 +484,9 @@ class Rule:
 
 
 def _seconds(delay: Delay, source: random.Random) -> float:
-    if isinstance(delay, tuple):
-        return source.uniform(*delay)
-    return delay(source) if callable(delay) else delay
+    if callable(delay):
+        return delay(source)
+    return source.uniform(*delay) if isinstance(delay, tuple) else delay
 
 
 class FaultBook:
@@ -499,7 +497,7 @@ class FaultBook:
         lock: Held while rules are read or changed, shared with the core.
     """
 
-    def __init__(self, randomness: Randomness, lock: RLock) -> None:  # pyright: ignore[reportGeneralTypeIssues]  # a type since 3.13, a factory's name before
+    def __init__(self, randomness: Randomness, lock: AbstractContextManager[object]) -> None:
         """Begin without rules."""
         self._randomness = randomness
         self._lock = lock

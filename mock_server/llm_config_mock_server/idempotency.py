@@ -7,9 +7,10 @@ replayed, one that still runs is a conflict, another body under the same key is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .messages import At, Reply
+if TYPE_CHECKING:
+    from .messages import At, Reply
 
 KEPT_SECONDS: Final = 86_400.0  # a day, our choice: the draft leaves the expiry to the server
 KEPT_KEYS: Final = 10_000  # our choice: a bound for the memory of a test server

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from threading import Condition
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .faults import Match
-from .messages import At, Outcome, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from .messages import At, Outcome, Request
 
 KEPT_REQUESTS: Final = 10_000  # our choice: a bound for the memory of a long run
 _SHOWN: Final = 20  # lines of a failed assertion: more are counted, not shown

@@ -22,6 +22,8 @@ NANOSECONDS: Final = 1_000_000_000  # a second
 
 Header = tuple[str, str]
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class At:
@@ -180,7 +182,7 @@ def json_bytes(data: Any) -> bytes:
     Raises:
         ValueError: The data holds what JSON cannot say: NaN, an infinity or half a surrogate pair.
     """
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _JSON.encode(data).encode()
 
 
 def json_reply(status: int, data: Any, *headers: Header, code: str | None = None) -> Reply:

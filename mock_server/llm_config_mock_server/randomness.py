@@ -1,4 +1,4 @@
-"""Randomness that a seed repeats: every draw derives from (seed, purpose, count), never from order in time."""
+"""Randomness that a seed repeats: every draw derives from (seed, purpose, count)."""
 
 from __future__ import annotations
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llm_config_sdk.contract import NAMESPACE_MAX_LENGTH
 
-from .conditions import Conditions
-from .randomness import Randomness
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .conditions import Conditions
+    from .randomness import Randomness
 
 PERMISSIONS: Final = frozenset(
     {

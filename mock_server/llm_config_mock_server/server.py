@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
 from enum import Enum, auto
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from llm_config_sdk.contract import Environment, key_problem, namespace_problem
 
-from .conditions import Conditions
 from .core import VALUE_MAX_BYTES, Core, Options, Platform
 from .faults import CHAOS_RATE, FaultBook, Match, Repeat, Rule, Step, error
 from .hosts.socket import SocketHost
-from .journal import Journal
 from .limiter import Limits
 from .messages import At
 from .profiles import ProfileName, load_profile
@@ -26,8 +22,13 @@ from .vault import KEY_BYTES
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
 
     import trustme
+
+    from .conditions import Conditions
+    from .journal import Journal
 
 
 class _FromSeed(Enum):

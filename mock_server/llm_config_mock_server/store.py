@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-from llm_config_sdk.contract import Environment
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .conditions import ComponentFailureError, Conditions
 from .messages import json_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm_config_sdk.contract import Environment
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -171,7 +173,7 @@ class Store:
         record = self.storage.read(address)
         return None if record is None else _decode(record, address)
 
-    def list(self, namespace: str, environment: Environment) -> list[tuple[Address, Record]]:
+    def entries(self, namespace: str, environment: Environment) -> list[tuple[Address, Record]]:
         """Return the live records of a namespace, by key."""
         self._conditions.check("store")
         found: list[tuple[Address, Record]] = []
@@ -205,7 +207,8 @@ class Store:
 
 def _decode(stored: bytes, address: Address) -> Record:
     try:
-        fields = json.loads(stored)
-        return Record(**{**fields, "tags": tuple(fields["tags"])})
+        fields: dict[str, Any] = json.loads(stored)
+        fields["tags"] = tuple(fields["tags"])
+        return Record(**fields)
     except (ValueError, TypeError, KeyError) as error:
         raise BrokenRecordError(f"the record of {address} cannot be read: {type(error).__name__}") from error

@@ -5,11 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from .conditions import ComponentFailureError, Conditions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 ALGORITHM: Final = "aes-256-gcm"
 KEY_BYTES: Final = 32  # AES-256
@@ -176,7 +180,7 @@ class Vault:
         return secrets.token_bytes(count)
 
 
-def _aes_gcm(key: bytes) -> Any:
+def _aes_gcm(key: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - an extra, imported at the first secret
     except ImportError as error:

@@ -1,0 +1,1 @@
+"""Hosts: what carries the core's outcomes to clients."""

@@ -12,18 +12,18 @@ import os
 import socket
 import struct
 import threading
-from asyncio.trsock import TransportSocket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import h11
 
-from ..messages import At, Delivery, Drip, End, Later, Outcome, Reply, Request
+from llm_config_mock_server.messages import At, Delivery, Drip, End, Later, Outcome, Reply, Request
 
 if TYPE_CHECKING:
     import ssl
+    from asyncio.trsock import TransportSocket
+    from collections.abc import Callable
 
-    from ..core import Core, Exchange
+    from llm_config_mock_server.core import Core, Exchange
 
 BACKLOG: Final = 1024  # connections that wait to be accepted: a thousand clients may come at once
 READ_BYTES: Final = 65_536  # at once
@@ -41,6 +41,8 @@ _TARGET_TOO_LONG: Final = 414
 _HEADERS_TOO_LARGE: Final = 431
 _NO_BODY: Final = frozenset({204, 304})
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
+
+_T = TypeVar("_T")
 
 # How a connection goes on after a reply.
 _Next = Literal["keep", "close", "doomed", "gone"]
@@ -280,20 +282,25 @@ class _Connection:
         settled = False
         try:
             problem = _head_problem(request)
+            outcome: Outcome | None
             if problem is not None:
-                outcome: Outcome = exchange.refuse(*problem, self._clock())
+                outcome = exchange.refuse(*problem, self._clock())
             else:
-                outcome = await self._early(exchange) or await self._late(exchange)
+                outcome = await self._ask(exchange.answer_head)
+            if outcome is None:
+                outcome = await self._late(exchange)
             settled = True
         finally:
             if not settled:
                 exchange.abandon()
         return await self._deliver(outcome, request)
 
-    async def _early(self, exchange: Exchange) -> Outcome | None:
-        while isinstance(answer := exchange.answer_head(self._clock()), Later):
+    async def _ask(self, question: Callable[[At], _T | Later]) -> _T:
+        while True:
+            answer = question(self._clock())
+            if not isinstance(answer, Later):
+                return answer
             await asyncio.sleep(answer.seconds)
-        return answer
 
     async def _late(self, exchange: Exchange) -> Outcome:
         if self._http.they_are_waiting_for_100_continue:
@@ -312,9 +319,7 @@ class _Connection:
             body += event.data
             if len(body) > longest:
                 return exchange.refuse(_TOO_LARGE, f"the body may have {longest} bytes", self._clock())
-        while isinstance(answer := exchange.answer(bytes(body), self._clock()), Later):
-            await asyncio.sleep(answer.seconds)
-        return answer
+        return await self._ask(lambda at: exchange.answer(bytes(body), at))
 
     async def _deliver(self, outcome: Outcome, request: Request) -> _Next:
         reply, delivery = outcome.reply, outcome.delivery

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 if TYPE_CHECKING:
-    from ..core import Profile
+    from llm_config_mock_server.core import Profile
 
 __all__ = ["PROFILES", "ProfileName", "load_profile"]
 

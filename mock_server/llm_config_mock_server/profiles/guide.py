@@ -8,11 +8,26 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from typing import Any, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from urllib.parse import unquote_to_bytes
 
+from llm_config_mock_server.audit import EVENT_TYPES, AuditEvent, AuditSubject
+from llm_config_mock_server.conditions import DISCONNECTED, PANIC, ComponentFailureError
+from llm_config_mock_server.idempotency import REPLAYED_HEADER, KeyInUseError, KeyMismatchError
+from llm_config_mock_server.messages import NANOSECONDS, At, Header, Reply, Request, json_bytes, json_reply
+from llm_config_mock_server.rbac import (
+    ANYBODY,
+    BUILT_IN_ROLES,
+    PERMISSIONS,
+    Grant,
+    Principal,
+    RbacError,
+    check_scope,
+)
+from llm_config_mock_server.store import Address, BrokenRecordError, Record
+from llm_config_mock_server.vault import CryptoError
 from llm_config_sdk.contract import (
     API_PREFIX,
     CIPHERTEXT_FIELDS,
@@ -31,16 +46,10 @@ from llm_config_sdk.contract import (
     namespace_problem,
 )
 
-from ..audit import EVENT_TYPES, AuditEvent, AuditSubject
-from ..conditions import DISCONNECTED, PANIC, ComponentFailureError
-from ..core import Call, Platform, Profile
-from ..faults import ErrorSpec
-from ..idempotency import REPLAYED_HEADER, KeyInUseError, KeyMismatchError
-from ..limiter import Limits
-from ..messages import NANOSECONDS, At, Header, Reply, Request, json_bytes, json_reply
-from ..rbac import ANYBODY, BUILT_IN_ROLES, PERMISSIONS, Grant, Principal, RbacError, check_scope
-from ..store import Address, BrokenRecordError, Record
-from ..vault import CryptoError
+if TYPE_CHECKING:
+    from llm_config_mock_server.core import Call, Platform, Profile
+    from llm_config_mock_server.faults import ErrorSpec
+    from llm_config_mock_server.limiter import Limits
 
 SERVICE: Final = "llm-config-manager"
 VERSION: Final = "0.5.0"  # of the platform whose interface this is
@@ -264,7 +273,9 @@ def _json_type(value: object) -> str:
         return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return {str: "a string", list: "an array", dict: "an object"}[type(value)]
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
 
 
 def _optional(body: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
@@ -378,7 +389,7 @@ def _get(visit: Visit) -> Reply:
 def _list(visit: Visit) -> Reply:
     environment, namespace = _environment(visit), _namespace(visit)
     visit.need_in("config:read", namespace, environment)
-    found = visit.platform.store.list(namespace, environment)
+    found = visit.platform.store.entries(namespace, environment)
     versions = "\n".join(f"{address.key} {record.etag}" for address, record in found)
     etag = f'"{hashlib.sha256(versions.encode()).hexdigest()[:32]}"'
     if _is_current(visit.request, etag):
@@ -769,8 +780,9 @@ def _moment(visit: Visit, name: str) -> int | None:
         raise variant_error(
             Module.AUDIT, "InvalidTimeRange", f"Invalid time range: {text!r} is no time", field=name
         ) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * NANOSECONDS)
+    # In whole microseconds: a float's seconds are too coarse for a boundary.
+    passed = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.fromtimestamp(0, UTC)
+    return passed // timedelta(microseconds=1) * (NANOSECONDS // 1_000_000)
 
 
 def _event_body(event: AuditEvent) -> dict[str, Any]:
@@ -790,7 +802,7 @@ def _event_body(event: AuditEvent) -> dict[str, Any]:
 # --- The profile ----------------------------------------------------------------------------------
 
 
-def _health(visit: Visit) -> Reply:
+def _health(_: Visit) -> Reply:
     return json_reply(200, {"status": "healthy", "service": SERVICE, "version": VERSION})
 
 
