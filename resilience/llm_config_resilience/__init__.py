@@ -1,1 +1,94 @@
-"""Resilience strategies, written once for sync, asyncio and trio."""
+"""Resilience strategies, written once for sync, asyncio and trio.
+
+from llm_config_resilience import CircuitBreaker, Fallback, Pipeline, Retry
+
+stack = Pipeline(Fallback("unknown"), Retry(), CircuitBreaker())
+stack.call(fetch, "https://…")
+await stack.call_async(fetch_async, "https://…")
+"""
+
+from llm_config_resilience.clock import Clock, ManualClock, SystemClock
+from llm_config_resilience.context import Context, current
+from llm_config_resilience.directives import Again, Call, Detach, Directive, Park, Raise, Return, Wait
+from llm_config_resilience.errors import (
+    AllTargetsFailedError,
+    BulkheadFullError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    PipelineOrderWarning,
+    RateLimitedError,
+    RejectedError,
+    ResilienceError,
+    UsageError,
+)
+from llm_config_resilience.events import Event, Listener
+from llm_config_resilience.gate import Gate
+from llm_config_resilience.pipeline import Answer, LayerDescription, Pipeline, PipelineDescription
+from llm_config_resilience.stores.memory import MemoryStore
+from llm_config_resilience.stores.store import Entry, Store
+from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBudget
+from llm_config_resilience.strategies.cache_fallback import CacheFallback
+from llm_config_resilience.strategies.circuit_breaker import CircuitBreaker
+from llm_config_resilience.strategies.conditions import retriable, transient, unavailable
+from llm_config_resilience.strategies.failover import Failover
+from llm_config_resilience.strategies.fallback import Fallback
+from llm_config_resilience.strategies.per_target import PerTarget
+from llm_config_resilience.strategies.retry import Retry, RetryPolicy
+from llm_config_resilience.strategies.strategy import Scope, Strategy
+from llm_config_resilience.strategies.timeout import Timeout
+
+__all__ = [
+    "Again",
+    "AllTargetsFailedError",
+    "Answer",
+    "Budget",
+    "BulkheadFullError",
+    "CacheFallback",
+    "Call",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "Clock",
+    "Context",
+    "DeadlineExceededError",
+    "Detach",
+    "Directive",
+    "Entry",
+    "Event",
+    "Failover",
+    "Fallback",
+    "Gate",
+    "LayerDescription",
+    "Listener",
+    "ManualClock",
+    "MemoryStore",
+    "Park",
+    "PerTarget",
+    "Pipeline",
+    "PipelineDescription",
+    "PipelineOrderWarning",
+    "Raise",
+    "RateLimitedError",
+    "RatioBudget",
+    "RejectedError",
+    "ResilienceError",
+    "Retry",
+    "RetryBudget",
+    "RetryPolicy",
+    "Return",
+    "Scope",
+    "Store",
+    "Strategy",
+    "SystemClock",
+    "Timeout",
+    "UsageError",
+    "Wait",
+    "current",
+    "retriable",
+    "transient",
+    "unavailable",
+]
+
+# Errors and reprs name the place users import from.
+for _member in [globals()[_name] for _name in __all__]:
+    if hasattr(_member, "__qualname__") and _member.__module__.startswith(f"{__name__}."):
+        _member.__module__ = __name__

@@ -1,0 +1,74 @@
+"""One stream of small frozen events: logs, metrics and spans are made of it elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_log = logging.getLogger("llm_config_resilience")
+
+EventKind: TypeAlias = Literal[
+    "retry",  # an attempt failed, another follows after `delay`
+    "gave_up",  # a retriable error is passed on; details["reason"] says why
+    "rejected",  # the call was turned away on this side
+    "opened",  # a circuit opened, for `delay` seconds
+    "half_opened",  # a circuit admits probes
+    "closed",  # a circuit closed
+    "late",  # a sync result came after its deadline
+    "timed_out",  # a deadline ended what was inside
+    "failed_over",  # the next target is tried
+    "ejected",  # a target is passed over for `delay` seconds
+    "readmitted",  # a target answered again
+    "served_stale",  # a stale cache entry was the answer
+    "refreshing",  # a cache entry is renewed in the background
+    "cache_failed",  # the store itself failed and was bypassed
+    "fell_back",  # a fallback's source was the answer
+    "source_failed",  # a fallback's source failed, the next one is tried
+    "background_failed",  # detached work ended in an error nobody waits for
+    "recovered",  # the call succeeded after more than one attempt
+    "failed",  # the call ended in an error
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth noticing happened in a call.
+
+    Args:
+        kind: What happened.
+        pipeline: The pipeline's name.
+        layer: The strategy's label, `""` for the pipeline as a whole.
+        time: When, in seconds on the pipeline's monotonic clock.
+        attempt: The attempt's number, from 1.
+        target: The failover target in use, if any.
+        error: The error concerned, with its traceback: keep it no longer than the event.
+        delay: Seconds until the next attempt, probe or readmission.
+        details: What else there is to say, by kind.
+    """
+
+    kind: EventKind
+    pipeline: str
+    layer: str
+    time: float
+    attempt: int = 1
+    target: Any = None
+    error: BaseException | None = None
+    delay: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+Listener: TypeAlias = Callable[[Event], object]
+
+
+def tell(listeners: Iterable[Listener], event: Event) -> None:
+    """Hand an event to listeners; one that raises is logged and breaks nothing."""
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - telling must not change what is told
+            _log.exception("A listener failed on %r", event.kind)

@@ -1,0 +1,57 @@
+"""A gate that one call waits at until another one opens it, across threads and event loops."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Gate:
+    """Opened once, from any thread or event loop; stays open.
+
+    A strategy makes one for each call that has to wait and returns it in a `Park`.
+    """
+
+    __slots__ = ("_lock", "_open", "_wakers")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = False
+        self._wakers: list[Callable[[], object]] = []
+
+    def __repr__(self) -> str:
+        return f"Gate({'open' if self._open else 'shut'})"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `open` was called."""
+        return self._open
+
+    def open(self) -> None:
+        """Let everybody who waits here go on. Opening it again changes nothing."""
+        with self._lock:
+            self._open = True
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    def watch(self, wake: Callable[[], object]) -> None:
+        """Have `wake` called when the gate opens: at once, where it is open already.
+
+        Args:
+            wake: Called in the thread that opens; must neither block nor raise.
+        """
+        with self._lock:
+            if not self._open:
+                self._wakers.append(wake)
+                return
+        wake()
+
+    def unwatch(self, wake: Callable[[], object]) -> None:
+        """Forget a waker whose owner stopped waiting."""
+        with self._lock:
+            if wake in self._wakers:
+                self._wakers.remove(wake)

@@ -1,0 +1,66 @@
+"""A bounded store in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from llm_config_resilience.stores.store import Entry
+
+#: Entries kept unless told otherwise.
+_MAX_ENTRIES = 1024
+
+
+class MemoryStore:
+    """Keeps the entries that were used last. Values are kept as they are, not copied.
+
+    Reading takes no lock. Shared by threads and event loops.
+
+    Args:
+        max_entries: Entries kept at most.
+    """
+
+    local: ClassVar[bool] = True
+
+    def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
+        if max_entries < 1:
+            raise ValueError("max_entries must be 1 or more")
+        self._max_entries = max_entries
+        self._entries: OrderedDict[Any, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({len(self._entries)} of {self._max_entries})"
+
+    def get(self, key: Any) -> Entry | None:
+        """Return the entry of a key, or `None`."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            with suppress(KeyError):  # another thread forgot it in between
+                self._entries.move_to_end(key)
+        return entry
+
+    def set(self, key: Any, entry: Entry, keep: float) -> None:
+        """Keep an entry, and forget the ones longest unused if there are too many."""
+        del keep  # staleness is the strategy's to judge, and space is bounded by the count
+        with self._lock:
+            self._entries[key] = entry
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
+
+    def delete(self, key: Any) -> None:
+        """Forget a key."""
+        with self._lock:
+            self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()

@@ -1,0 +1,104 @@
+"""What a successful call costs, side by side in one run: minima of interleaved rounds.
+
+Run it by hand: `python tests/benchmarks/bench_engine.py`. Figures are microseconds over a bare call; what is
+judged is the ratio to nopanic and to tenacity in the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import nopanic
+import tenacity
+
+from llm_config_resilience import CircuitBreaker, Fallback, Pipeline, Retry, Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+#: Calls a round, and rounds: long enough for the timer, short enough to fall between other work.
+CALLS = 5_000
+ROUNDS = 40
+
+
+def work() -> int:
+    return 1
+
+
+async def work_async() -> int:
+    return 1
+
+
+def three(**options: Any) -> Pipeline:
+    return Pipeline(Fallback(0), Retry(), CircuitBreaker(), **options)
+
+
+def peer(fn: Callable[..., Any]) -> Callable[..., Any]:
+    layers = (nopanic.fallback(0), nopanic.retry(attempts=3), nopanic.circuit_breaker())
+    for layer in reversed(layers):
+        fn = layer(fn)
+    return fn
+
+
+def sync_cases() -> dict[str, Callable[[], Any]]:
+    stack, listened = three(), three(listeners=[lambda _event: None])
+    four = Pipeline(Fallback(0), Timeout(5.0), Retry(), CircuitBreaker())
+    retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(3))
+    theirs = peer(work)
+    return {
+        "bare": work,
+        "three layers": lambda: stack.call(work),
+        "three layers, decorated": stack(work),
+        "three layers, a listener": lambda: listened.call(work),
+        "four layers, with timeout": lambda: four.call(work),
+        "nopanic, three layers": theirs,
+        "tenacity.Retrying": lambda: retrying(work),
+    }
+
+
+def async_cases() -> dict[str, Callable[[], Awaitable[Any]]]:
+    stack = three()
+    four = Pipeline(Fallback(0), Timeout(5.0), Retry(), CircuitBreaker())
+    return {
+        "bare": work_async,
+        "three layers": lambda: stack.call_async(work_async),
+        "four layers, with timeout": lambda: four.call_async(work_async),
+        "nopanic, three layers": peer(work_async),
+    }
+
+
+def measure(cases: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    best = dict.fromkeys(cases, float("inf"))
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            began = time.perf_counter()
+            for _ in range(CALLS):
+                call()
+            best[name] = min(best[name], (time.perf_counter() - began) / CALLS)
+    return best
+
+
+async def measure_async(cases: dict[str, Callable[[], Awaitable[Any]]]) -> dict[str, float]:
+    best = dict.fromkeys(cases, float("inf"))
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            began = time.perf_counter()
+            for _ in range(CALLS):
+                await call()
+            best[name] = min(best[name], (time.perf_counter() - began) / CALLS)
+    return best
+
+
+def show(title: str, best: dict[str, float]) -> None:
+    print(title)  # noqa: T201 - a script that reports
+    theirs = best["nopanic, three layers"] - best["bare"]
+    for name, seconds in best.items():
+        extra = seconds - best["bare"]
+        print(f"  {name:28} {extra * 1e6:6.2f} us   {extra / theirs:5.2f} of nopanic")  # noqa: T201
+
+
+if __name__ == "__main__":
+    show("sync", measure(sync_cases()))
+    show("async", asyncio.run(measure_async(async_cases())))
