@@ -474,7 +474,7 @@ def _request_id(reply: Reply) -> str | None:
 
 
 def _looks_like_html(reply: Reply) -> bool:
-    beginning = reply.body[:MESSAGE_LIMIT].lstrip()[:1]
+    beginning = reply.body[:MESSAGE_LIMIT].removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
     return beginning == b"<" or (reply.media_type in _PAGES and beginning != b"{")
 
 

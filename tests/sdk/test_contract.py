@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llm_config_sdk import contract
 from llm_config_sdk.contract import (
@@ -20,6 +20,7 @@ from llm_config_sdk.contract import (
     Module,
 )
 
+unhurried = settings(deadline=None)  # a busy machine is no defect
 TAXONOMY = json.loads((Path(__file__).parent / "fixtures" / "error_taxonomy.json").read_text())
 NAMES = [*Environment, "dev", "stage", "prod"]
 
@@ -40,6 +41,7 @@ def test_an_environment_is_read_by_name_alias_and_letter_case(alias, canonical):
     assert Environment.parse(canonical) is canonical
 
 
+@unhurried
 @given(st.data(), st.sampled_from(NAMES))
 def test_any_letter_case_of_any_name_is_read(data, name):
     cased = "".join(data.draw(st.sampled_from([letter.upper(), letter])) for letter in name)
@@ -77,11 +79,13 @@ def test_overrides_are_looked_up_from_the_lowest_to_the_environment_itself(envir
 _WORD = string.ascii_letters + string.digits + "_-"
 
 
+@unhurried
 @given(st.text(_WORD + "/", min_size=1, max_size=256))
 def test_documented_namespaces_are_accepted(namespace):
     assert contract.namespace_problem(namespace) is None
 
 
+@unhurried
 @given(st.text(_WORD + ".", min_size=1, max_size=128))
 def test_documented_keys_are_accepted(key):
     assert contract.key_problem(key) is None

@@ -8,13 +8,14 @@ import traceback
 
 import pydantic
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr
 
 from llm_config_sdk.contract import Environment
 from llm_config_sdk.entries import REDACTED, ConfigEntry, HistoryEntry, Provenance, is_redacted
 from llm_config_sdk.errors import NotFoundError, RequestTimeoutError
 
+unhurried = settings(deadline=None)  # a busy machine is no defect
 SECRET = "sk-live-5f0a"
 CIPHERTEXT = {"algorithm": "aes-256-gcm", "nonce": "00" * 12, "ciphertext": "ff" * 20, "key_version": 1}
 BODY = {
@@ -61,6 +62,7 @@ def test_an_entry_holds_what_the_wire_says():
     assert it.etag == '"550e8400-e29b-41d4-a716-446655440000.3"'
 
 
+@unhurried
 @given(json_values)
 def test_any_json_comes_back_as_the_value_it_is(value):
     """Integers of any size stay exact, floats stay floats, null stays null."""

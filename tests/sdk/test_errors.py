@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from llm_config_sdk import errors
 from llm_config_sdk.contract import CODES, SYSTEM_KINDS, ErrorCategory, ErrorCode, Module
@@ -41,6 +41,7 @@ from llm_config_sdk.errors import (
     VersionNotFoundError,
 )
 
+unhurried = settings(deadline=None)  # a busy machine is no defect
 PUBLIC = [cls for cls in vars(errors).values() if inspect.isclass(cls) and issubclass(cls, LLMConfigError)]
 FULL = {
     "code": ErrorCode.STORAGE_ERROR,
@@ -344,6 +345,7 @@ def test_no_part_can_break_or_forge_a_line_of_a_log(shown, field, mark):
     text.encode()
 
 
+@unhurried
 @given(st.text(), st.text())
 def test_any_text_is_shown_on_one_line(message, key):
     error = NotFoundError(message, key=key, operation="get_config")
