@@ -140,6 +140,11 @@ class ConfigEntry(_Valued):
         """The strong validator of this exact value: `"<id>.<version>"`."""
         return f'"{self.id}.{self.version}"'
 
+    @property
+    def provenance(self) -> Provenance:
+        """Where this copy came from, all at once."""
+        return self._provenance
+
     def with_provenance(self, provenance: Provenance) -> Self:
         """Copy the entry with another provenance."""
         twin = self.model_copy()

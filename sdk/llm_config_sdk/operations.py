@@ -9,7 +9,8 @@ import json
 import random
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
@@ -121,6 +122,12 @@ class Call(Generic[T_co]):
         """Whether the server may see it twice, by its nature or by its idempotency key."""
         return self.operation.repeatable or IDEMPOTENCY_KEY_HEADER in self.headers
 
+    @property
+    def location(self) -> str:
+        """The call as it was made, for a line of a log."""
+        environment = f"[{self.environment.value}]" if self.environment else None
+        return " ".join(part for part in (self.operation.name, self.namespace, self.key, environment) if part)
+
     def locate(self, error: errors.LLMConfigError) -> None:
         """Tell an error what was being asked for, where it does not know."""
         error.operation = error.operation or self.operation.name
@@ -185,6 +192,49 @@ def prepare(
     # One parameter and no more: the 0.5 server refuses a query with an `&`.
     target = path if environment is None or body is not None else f"{path}?env={environment.value}"
     return Call(operation, target, namespace, key, environment, body, headers or {})
+
+
+_REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS: Final = _REPEATABLE_METHODS | {"POST", "PUT", "PATCH"}
+
+
+def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, body: object) -> Call[Any]:
+    """Encode a call to a path of the caller's own.
+
+    Raises:
+        InvalidRequestError: The method or the path cannot be sent.
+        InvalidValueError: The body is not JSON.
+    """
+    method = str(method).upper()
+    if method not in _METHODS:
+        raise errors.InvalidRequestError(
+            f"method must be one of {', '.join(sorted(_METHODS))}, not {method!r}"
+        )
+    segments = path.partition("?")[0].split("/")
+    if (
+        not path.startswith("/")
+        or path.startswith("//")
+        or not path.isprintable()
+        or not path.isascii()
+        or " " in path
+    ):
+        raise errors.InvalidRequestError(
+            f"path must begin with one '/' and be percent-encoded, not {_shown(path)}"
+        )
+    if "." in segments or ".." in segments or "#" in path:
+        raise errors.InvalidRequestError(f"path must have no dot segments and no fragment: {_shown(path)}")
+    operation = Operation[Any](
+        "request",
+        method,
+        path,
+        decoding.read_json,
+        repeatable=method in _REPEATABLE_METHODS,
+        is_read=method in _READ_METHODS,
+    )
+    query = urlencode(params, doseq=True) if params else ""
+    target = f"{path}{'&' if '?' in path else '?'}{query}" if query else path
+    return Call(operation, target, body=None if body is None else encode_json(body, operation="request"))
 
 
 def parse_environment(env: Environment | str, operation: str) -> Environment:

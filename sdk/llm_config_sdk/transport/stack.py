@@ -343,7 +343,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         return connection
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Serve an `httpx.AsyncClient` that mounts this transport. The whole body is read before it returns."""
+        """Serve an `httpx.AsyncClient` that mounts this transport. The body is read before it returns."""
         reply = await self.send(*_from_httpx(request, await request.aread()))
         return _to_httpx(reply, request)
 

@@ -1,0 +1,76 @@
+"""What a client is told: by arguments, else by `LLM_CONFIG_*` environment variables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import pydantic
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llm_config_sdk.contract import Environment
+from llm_config_sdk.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENV_PREFIX: Final = "LLM_CONFIG_"
+DEFAULT_TIMEOUT: Final = 10.0  # seconds, for a whole call
+
+
+class ClientSettings(BaseSettings):
+    """A client's settings that the environment may give.
+
+    Attributes:
+        base_url: `LLM_CONFIG_BASE_URL`: the primary server.
+        token: `LLM_CONFIG_TOKEN`: the bearer token.
+        environment: `LLM_CONFIG_ENVIRONMENT`: what `env` is where a call leaves it out.
+        user: `LLM_CONFIG_USER`: sent as `X-User-ID`, and as the author of changes.
+        backups: `LLM_CONFIG_BACKUPS`: base URLs that reads fail over to, separated by commas.
+        timeout: `LLM_CONFIG_TIMEOUT`: seconds for a whole call, retries and all.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    base_url: str | None = None
+    token: SecretStr | None = None
+    environment: Environment = Environment.DEVELOPMENT
+    user: str | None = None
+    backups: Annotated[tuple[str, ...], NoDecode] = ()
+    timeout: float = Field(default=DEFAULT_TIMEOUT, gt=0)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _parse_environment(cls, value: object) -> Environment:
+        return Environment.parse(str(value))
+
+    @field_validator("backups", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [url.strip() for url in value.split(",") if url.strip()] if isinstance(value, str) else value
+
+
+def read_settings(given: Mapping[str, Any]) -> ClientSettings:
+    """Join arguments with the environment; arguments win.
+
+    Args:
+        given: The arguments; those that are `None` count as not given.
+
+    Raises:
+        InvalidRequestError: A setting has a wrong value. The message names it and where it came from.
+    """
+    arguments = {name: value for name, value in given.items() if value is not None}
+    try:
+        return ClientSettings(**arguments)
+    except pydantic.ValidationError as error:
+        faults = "; ".join(
+            f"{_origin(str(fault['loc'][0]), arguments)}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise InvalidRequestError(f"the client's settings are wrong: {faults}") from None
+
+
+def _origin(name: str, arguments: Mapping[str, Any]) -> str:
+    return f"{name}=…" if name in arguments else f"{ENV_PREFIX}{name.upper()}"
