@@ -327,7 +327,7 @@ def parked(asked: Park, ctx: Context, at: int, *, opened: bool) -> Directive | N
 
 def landed(asked: Detach, flight: Flight | None, ctx: Context) -> Directive:
     """Answer with the outcome of detached work if there is one, or without it."""
-    if flight is None:
+    if flight is None or flight.abandoned:
         return asked.instead
     if flight.error is not None:
         return Raise(flight.error)

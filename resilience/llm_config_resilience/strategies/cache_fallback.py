@@ -185,7 +185,7 @@ def typed(key: Any) -> Any:
 
     Strings stay as they are. Anything else is paired with its type's name, in tuples part by part.
     """
-    kind: type = type(key)
+    kind: Any = type(key)
     if kind is str:
         return key
     if kind is tuple:

@@ -1,0 +1,363 @@
+"""The circuit breaker, and every rule a peer breaks."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import threading
+from contextlib import suppress
+
+import anyio
+import pybreaker
+import pytest
+
+from llm_config_resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    Fallback,
+    Pipeline,
+    RejectedError,
+    Timeout,
+)
+
+
+def fail():
+    raise ConnectionError("down")
+
+
+def trip(colour, pipeline, times=5):
+    for _ in range(times):
+        with pytest.raises(ConnectionError):
+            colour.call(pipeline, fail)
+
+
+@pytest.fixture
+def breaker():
+    return CircuitBreaker(name="backend")
+
+
+@pytest.fixture
+def pipeline(breaker, clock, events):
+    return Pipeline(breaker, clock=clock, listeners=[events.append])
+
+
+def test_it_opens_after_failures_in_a_row_and_the_call_that_trips_raises_its_own_error(
+    colour, breaker, pipeline, events
+):
+    trip(colour, pipeline, 4)
+    assert breaker.state == "closed"
+    trip(colour, pipeline, 1)
+    assert breaker.state == "open"
+    assert [(event.kind, event.delay) for event in events] == [("opened", 60.0)]
+
+
+def test_a_success_starts_the_count_anew(colour, breaker, pipeline):
+    trip(colour, pipeline, 4)
+    colour.call(pipeline, int)
+    trip(colour, pipeline, 4)
+    assert breaker.state == "closed"
+
+
+def test_open_it_rejects_with_name_time_and_last_failure(colour, breaker, pipeline, clock, script):
+    trip(colour, pipeline)
+    clock.advance(20)
+    fn = script(1)
+    with pytest.raises(CircuitOpenError) as caught:
+        colour.call(pipeline, fn)
+    assert fn.calls == 0
+    assert (caught.value.name, caught.value.retry_after) == ("backend", 40)
+    assert isinstance(caught.value, pybreaker.CircuitBreakerError)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+    assert breaker.last_failure.__traceback__ is None
+
+
+def test_probes_close_it_after_enough_successes(colour, breaker, pipeline, clock, events):
+    trip(colour, pipeline)
+    clock.advance(60)
+    colour.call(pipeline, int)
+    assert breaker.state == "half-open"
+    colour.call(pipeline, int)
+    assert breaker.state == "closed"
+    assert [event.kind for event in events] == ["opened", "half_opened", "closed"]
+
+
+def test_a_failed_probe_reopens_at_once_for_longer_each_time(colour, clock, events):
+    breaker = CircuitBreaker(timeout=10)
+    pipeline = Pipeline(breaker, clock=clock, listeners=[events.append], random=lambda: 0.5)
+    trip(colour, pipeline)
+    for seconds in (10, 20, 40, 80, 100, 100):
+        clock.advance(seconds)
+        trip(colour, pipeline, 1)
+        assert breaker.state == "open"
+    delays = [event.delay for event in events if event.kind == "opened"]
+    assert delays == [10, 20, 40, 80, 100, 100, 100]
+
+
+def test_a_longer_retry_after_keeps_it_open_longer(colour, pipeline, clock, events):
+    class BusyError(ConnectionError):
+        retry_after = 90
+
+    def busy():
+        raise BusyError
+
+    trip(colour, pipeline, 4)
+    with pytest.raises(BusyError):
+        colour.call(pipeline, busy)
+    assert events[-1].delay == 90
+
+
+def test_200_tasks_at_half_open_admit_max_probes(loop, clock):
+    breaker = CircuitBreaker(max_probes=3, timeout=5)
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(loop, pipeline)
+    clock.advance(5)
+    reached = []
+
+    async def backend():
+        reached.append(1)
+        await clock.sleep_async(1)
+        raise ConnectionError
+
+    async def one():
+        with pytest.raises((ConnectionError, CircuitOpenError)):
+            await pipeline.call_async(backend)
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(200):
+                tasks.start_soon(one)
+
+    loop.run(main)
+    assert len(reached) == 3
+
+
+def test_a_cancelled_probe_is_neutral_and_gives_its_place_back(loop, breaker, pipeline, clock):
+    trip(loop, pipeline)
+    clock.advance(60)
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pipeline.call_async, anyio.sleep_forever)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
+    loop.run(main)
+    assert breaker.state == "half-open"
+    loop.call(pipeline, int)
+    loop.call(pipeline, int)
+    assert breaker.state == "closed"
+
+
+def test_cancelled_error_arrives_intact_when_the_circuit_is_half_open(breaker, pipeline, clock):
+    async def main():
+        for _ in range(5):
+            with pytest.raises(ConnectionError):
+                await pipeline.call_async(fail)
+        clock.advance(60)
+        task = asyncio.create_task(pipeline.call_async(asyncio.Event().wait))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert breaker.state == "half-open"
+
+
+def test_a_hung_probe_loses_its_place_after_its_lease(colour, breaker, pipeline, clock):
+    trip(colour, pipeline)
+    clock.advance(60)
+    seen = []
+
+    def during():
+        try:
+            pipeline.call(int)
+        except CircuitOpenError as error:
+            seen.append(error.retry_after)
+        clock.advance(60)
+        seen.append(pipeline.call(lambda: "admitted"))
+        return "late"
+
+    assert pipeline.call(during) == "late"
+    assert seen == [60, "admitted"]
+    assert breaker.state == "half-open"
+
+
+def test_a_stale_failure_during_a_probe_changes_nothing(breaker, pipeline, clock):
+    def slow():
+        for _ in range(5):
+            with suppress(ConnectionError):
+                pipeline.call(fail)
+        clock.advance(60)
+        pipeline.call(int)
+        assert breaker.state == "half-open"
+        raise ConnectionError("began before the trip")
+
+    with pytest.raises(ConnectionError, match="before the trip"):
+        pipeline.call(slow)
+    assert breaker.state == "half-open"
+
+
+def test_a_stale_success_while_open_changes_nothing(breaker, pipeline):
+    def slow():
+        for _ in range(5):
+            with suppress(ConnectionError):
+                pipeline.call(fail)
+        return "late"
+
+    assert pipeline.call(slow) == "late"
+    assert breaker.state == "open"
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_stepping_the_wall_clock_changes_nothing(colour, breaker, pipeline, clock, step):
+    trip(colour, pipeline)
+    clock.step_wall(step)
+    with pytest.raises(CircuitOpenError):
+        colour.call(pipeline, int)
+    clock.advance(60)
+    colour.call(pipeline, int)
+    assert breaker.state == "half-open"
+
+
+def test_excluded_errors_are_neutral_also_as_probes(colour, clock):
+    breaker = CircuitBreaker(exclude=[KeyError, lambda error: "ignore" in str(error)])
+    pipeline = Pipeline(breaker, clock=clock)
+
+    def excluded():
+        raise KeyError
+
+    def ignored():
+        raise ConnectionError("ignore me")
+
+    for _ in range(10):
+        with pytest.raises(KeyError):
+            colour.call(pipeline, excluded)
+        with pytest.raises(ConnectionError):
+            colour.call(pipeline, ignored)
+    assert breaker.state == "closed"
+    trip(colour, pipeline)
+    clock.advance(60)
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            colour.call(pipeline, excluded)
+        assert breaker.state == "half-open"
+
+
+def test_an_exclusion_whose_metaclass_is_abcmeta_excludes_itself_only(colour, clock):
+    class AbstractError(Exception, metaclass=abc.ABCMeta):
+        pass
+
+    breaker = CircuitBreaker(exclude=[AbstractError])
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(colour, pipeline)
+    assert breaker.state == "open"
+
+
+def test_calls_turned_away_further_inside_are_no_failures(colour, breaker, pipeline):
+    def rejected():
+        raise RejectedError("full")
+
+    for _ in range(10):
+        with pytest.raises(RejectedError):
+            colour.call(pipeline, rejected)
+    assert breaker.state == "closed"
+
+
+def test_a_listener_that_raises_breaks_nothing(colour, clock, caplog):
+    class Raising(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, old_state, new_state):
+            raise RuntimeError("listener")
+
+    told = []
+
+    class Telling(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, old_state, new_state):
+            told.append(new_state.name)
+
+    def explode(event):
+        raise RuntimeError("listener")
+
+    breaker = CircuitBreaker(listeners=[Raising(), Telling()])
+    pipeline = Pipeline(breaker, clock=clock, listeners=[explode])
+    trip(colour, pipeline)
+    clock.advance(60)
+    assert colour.call(pipeline, lambda: 1) == 1
+    assert colour.call(pipeline, lambda: 1) == 1
+    assert told == ["open", "half-open", "closed"]
+    assert "A listener" in caplog.text
+
+
+def test_pybreaker_is_told_of_changes_of_state_only(colour, breaker, pipeline):
+    assert breaker.pybreaker.current_state == "closed"
+    trip(colour, pipeline)
+    assert breaker.pybreaker.current_state == "open"
+
+
+def test_eight_threads_go_through_at_once(breaker, pipeline):
+    together = threading.Barrier(8, timeout=30)
+    threads = [threading.Thread(target=pipeline.call, args=(together.wait,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not together.broken
+    assert breaker.state == "closed"
+
+
+def test_sync_and_async_callers_share_one_breaker(loop, pipeline, breaker):
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            pipeline.call(fail)
+    trip(loop, pipeline, 3)
+    assert breaker.state == "open"
+    with pytest.raises(CircuitOpenError):
+        pipeline.call(int)
+
+
+def test_a_hung_backend_inside_a_deadline_trips_it(loop, clock):
+    breaker = CircuitBreaker()
+    pipeline = Pipeline(Fallback("x"), Timeout(2), breaker, clock=clock)
+
+    async def hang():
+        await clock.sleep_async(60)
+
+    for _ in range(5):
+        assert loop.run(pipeline.call_async, hang) == "x"
+    assert breaker.state == "open"
+
+
+def test_a_failure_rate_trips_where_failures_never_come_in_a_row(colour, clock):
+    breaker = CircuitBreaker(failure_rate=0.5, minimum_calls=10, window=10)
+    pipeline = Pipeline(breaker, clock=clock)
+    for _ in range(4):
+        colour.call(pipeline, int)
+        trip(colour, pipeline, 1)
+    assert breaker.state == "closed"
+    colour.call(pipeline, int)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "open"
+
+
+def test_the_window_forgets(colour, clock):
+    breaker = CircuitBreaker(failure_rate=0.5, minimum_calls=4, window=10)
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(colour, pipeline, 3)
+    clock.advance(11)
+    colour.call(pipeline, int)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "closed"
+
+
+def test_it_can_be_forced_and_reset(colour, breaker, pipeline, clock):
+    breaker.force_open()
+    clock.advance(1e6)
+    with pytest.raises(CircuitOpenError) as caught:
+        colour.call(pipeline, int)
+    assert caught.value.retry_after is None
+    breaker.force_closed()
+    trip(colour, pipeline, 20)
+    assert breaker.state == "closed"
+    breaker.reset()
+    trip(colour, pipeline)
+    assert breaker.state == "open"
