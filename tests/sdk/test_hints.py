@@ -27,7 +27,6 @@ BORN_HERE = [
     for cls in vars(errors).values()
     if inspect.isclass(cls)
     and issubclass(cls, LLMConfigError)
-    and cls.__module__ == errors.__name__
     and issubclass(cls, errors.ServerError)
     and cls.taxonomy_code is None
     and cls is not errors.ServerError
