@@ -60,16 +60,16 @@ class Operation(Generic[T_co]):
 
 _ENTRY_PATH: Final = f"{API_PREFIX}/configs/{{namespace}}/{{key}}"
 
-GET_CONFIG: Final = Operation[ConfigEntry](
+GET_CONFIG: Final[Operation[ConfigEntry]] = Operation(
     "get_config", "GET", _ENTRY_PATH, decoding.read_entry, repeatable=True, is_read=True
 )
-SET_CONFIG: Final = Operation[ConfigEntry](
+SET_CONFIG: Final[Operation[ConfigEntry]] = Operation(
     "set_config", "POST", _ENTRY_PATH, decoding.read_entry, repeatable=False, is_read=False
 )
-DELETE_CONFIG: Final = Operation[None](
+DELETE_CONFIG: Final[Operation[None]] = Operation(
     "delete_config", "DELETE", _ENTRY_PATH, decoding.read_nothing, repeatable=True, is_read=False
 )
-LIST_CONFIGS: Final = Operation[list[ConfigEntry]](
+LIST_CONFIGS: Final[Operation[list[ConfigEntry]]] = Operation(
     "list_configs",
     "GET",
     f"{API_PREFIX}/configs/{{namespace}}",
@@ -77,10 +77,10 @@ LIST_CONFIGS: Final = Operation[list[ConfigEntry]](
     repeatable=True,
     is_read=True,
 )
-GET_HISTORY: Final = Operation[list[HistoryEntry]](
+GET_HISTORY: Final[Operation[list[HistoryEntry]]] = Operation(
     "get_history", "GET", f"{_ENTRY_PATH}/history", decoding.read_history, repeatable=True, is_read=True
 )
-ROLLBACK: Final = Operation[ConfigEntry](
+ROLLBACK: Final[Operation[ConfigEntry]] = Operation(
     "rollback",
     "POST",
     f"{_ENTRY_PATH}/rollback/{{version}}",
@@ -88,7 +88,7 @@ ROLLBACK: Final = Operation[ConfigEntry](
     repeatable=False,
     is_read=False,
 )
-HEALTH_CHECK: Final = Operation[Health](
+HEALTH_CHECK: Final[Operation[Health]] = Operation(
     "health_check", "GET", HEALTH_PATH, decoding.read_health, repeatable=True, is_read=True
 )
 
@@ -224,7 +224,7 @@ def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, bo
         )
     if "." in segments or ".." in segments or "#" in path:
         raise errors.InvalidRequestError(f"path must have no dot segments and no fragment: {_shown(path)}")
-    operation = Operation[Any](
+    operation: Operation[Any] = Operation(
         "request",
         method,
         path,
