@@ -185,7 +185,7 @@ def typed(key: Any) -> Any:
 
     Strings stay as they are. Anything else is paired with its type's name, in tuples part by part.
     """
-    kind: Any = type(key)
+    kind = key.__class__
     if kind is str:
         return key
     if kind is tuple:
