@@ -130,7 +130,7 @@ class ErrorSpec:
     retry_after: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Step:
     """What happens to one request.
 
@@ -157,6 +157,9 @@ class Step:
     delivery: Delivery = AS_USUAL
     early: bool = False
     silent: bool = False
+
+    def __repr__(self) -> str:
+        return f"<Step {self.name}>"
 
     @property
     def answers(self) -> bool:
@@ -190,7 +193,7 @@ def latency(before: Delay = 0.0, *, after: Delay = 0.0) -> Step:
         before: Seconds to wait before it takes effect.
         after: Seconds to wait between the effect and the first byte of the reply.
     """
-    return Step(name="latency", before=before, after=after)
+    return Step(name="latency after effect" if after else "latency", before=before, after=after)
 
 
 def error(
@@ -354,7 +357,7 @@ def truncate(*, keep: int = _TRUNCATED_TO, head: int | None = None) -> Step:
         head: Bytes of status line and headers that are sent, instead: not even the head is whole.
     """
     cut = Delivery(cut_head=head, cut_body=None if head is not None else keep, end=End.CLOSE)
-    return Step(name="truncate", delivery=cut)
+    return Step(name="truncate" if head is None else "truncate in the head", delivery=cut)
 
 
 def garbage(data: bytes = _GARBAGE) -> Step:

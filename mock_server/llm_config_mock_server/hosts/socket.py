@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import threading
+import weakref
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import h11
@@ -111,6 +112,8 @@ class SocketHost:
             # Bound and never listening: while the server is stopped, connections are refused and
             # nobody else is given the port. SO_REUSEADDR lets the listener share it.
             self._holder = self._bound(self._wanted_port)
+            # Whoever stops a server and forgets it holds nothing worth a warning.
+            weakref.finalize(self, self._holder.close).atexit = False
         listener = self._bound(self.port)
         try:
             listener.listen(BACKLOG)
