@@ -1,0 +1,61 @@
+# Every target does its own set-up: a virtual environment in .venv, pinned by constraints.txt.
+# Needs Python 3.11 or newer; choose another one with `make PYTHON=python3.13 …`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+RUN_READY := $(VENV)/.ready-run
+TEST_READY := $(VENV)/.ready-test
+DEV_READY := $(VENV)/.ready-dev
+
+.PHONY: help demo test lint format types bench wheel clean
+
+help:  ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUN_READY)  ## Set up, and run the main job end to end
+	@$(BIN)/llm-config-sdk demo
+
+test: $(TEST_READY)  ## Set up, and run the tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: $(DEV_READY)  ## Set up, and format the code
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: $(DEV_READY)  ## Set up, and measure what the engine costs beside what people use instead
+	@$(BIN)/python tests/benchmarks/bench_engine.py
+
+wheel: $(DEV_READY)  ## Set up, and build the wheel and the source distribution
+	@$(BIN)/python -m build --quiet
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "llm-config-sdk needs Python 3.11 or newer: make PYTHON=python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade --constraint constraints.txt pip
+	@touch $@
+
+$(RUN_READY): $(VENV)/.made pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --editable '.[cli,server]'
+	@touch $@
+
+$(TEST_READY): $(RUN_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --editable '.[all]' --group test
+	@touch $@
+
+$(DEV_READY): $(TEST_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group dev --group bench
+	@touch $@
