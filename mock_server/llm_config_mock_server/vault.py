@@ -156,11 +156,12 @@ class Vault:
         key = self._keys.get(version) if isinstance(version, int) else None
         if key is None:
             raise CryptoError("DecryptionFailed", f"Decryption failed: no key of version {version}")
+        cipher = _aes_gcm(key)
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra: only where a secret is opened
 
         try:
             nonce, ciphertext = bytes.fromhex(str(sealed["nonce"])), bytes.fromhex(str(sealed["ciphertext"]))
-            return _aes_gcm(key).decrypt(nonce, ciphertext, None).decode()
+            return cipher.decrypt(nonce, ciphertext, None).decode()
         except (InvalidTag, KeyError, ValueError) as error:
             raise CryptoError(
                 "DecryptionFailed", "Decryption failed: the ciphertext is not authentic"
