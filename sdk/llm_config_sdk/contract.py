@@ -25,7 +25,12 @@ HEALTH_PATH: Final = "/health"  # at the root, not under API_PREFIX
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 USER_ID_HEADER: Final = "X-User-ID"
 IDEMPOTENCY_KEY_HEADER: Final = "Idempotency-Key"  # IETF draft-ietf-httpapi-idempotency-key-header
-ENCRYPTED_PLACEHOLDERS: Final = frozenset({"<encrypted>", "[ENCRYPTED]"})
+IDEMPOTENCY_REPLAYED_HEADER: Final = "Idempotency-Replayed"  # set on a reply that was kept, not made anew
+ROUTE_DETAIL: Final = "route"  # in `details`, without a module: the path is unknown, not the config
+
+WRITTEN_PLACEHOLDER: Final = "<encrypted>"  # what a write's reply shows of a secret
+REDACTED_PLACEHOLDER: Final = "[ENCRYPTED]"  # what a history shows of one
+ENCRYPTED_PLACEHOLDERS: Final = frozenset({WRITTEN_PLACEHOLDER, REDACTED_PLACEHOLDER})
 CIPHERTEXT_FIELDS: Final = frozenset({"algorithm", "nonce", "ciphertext", "key_version"})
 
 
@@ -296,6 +301,9 @@ SYSTEM_KINDS: Final = frozenset(
 )
 """Kinds of an I/O error (`details.kind`) that an administrator has to mend: System, not retriable."""
 
+TRANSIENT_KINDS: Final = frozenset({"Interrupted", "TimedOut", "WouldBlock"})
+"""Kinds of an I/O error that may have passed by the next try."""
+
 OS_ERROR_KINDS: Final[Mapping[int, str]] = MappingProxyType(
     {
         1: "PermissionDenied",  # EPERM
@@ -329,6 +337,11 @@ class ErrorEnvelope(TypedDict):
     error: ErrorBody
 
 
+def entity_tag(entry_id: str, version: int) -> str:
+    """Write the strong validator (RFC 9110, section 8.8.3) of one exact value."""
+    return f'"{entry_id}.{version}"'
+
+
 # --- Bodies -------------------------------------------------------------------------------------
 
 
@@ -339,6 +352,8 @@ class SetBody(TypedDict):
     env: str
     user: NotRequired[str]
     secret: NotRequired[bool]
+    tags: NotRequired[list[str]]
+    description: NotRequired[str | None]
 
 
 class WireModel(BaseModel):

@@ -19,7 +19,7 @@ import pydantic
 import pydantic_core
 from pydantic import ConfigDict, TypeAdapter
 
-from llm_config_sdk.contract import OS_ERROR_KINDS, REQUEST_ID_HEADER, ErrorCode, Health, Module
+from llm_config_sdk.contract import OS_ERROR_KINDS, REQUEST_ID_HEADER, ROUTE_DETAIL, ErrorCode, Health, Module
 from llm_config_sdk.entries import ConfigEntry, HistoryEntry, json_object
 from llm_config_sdk.errors import (
     CODE_CLASSES,
@@ -251,7 +251,7 @@ def _read_envelope(error: dict[str, Any]) -> _Found:
     """Rung 1: the guide's envelope, any field of which may be missing or of the wrong type."""
     found = _read_fields(error)
     found.code = _clean(error.get("code")) or None
-    found.is_route_problem = "route" in found.details and "module" not in found.details
+    found.is_route_problem = ROUTE_DETAIL in found.details and "module" not in found.details
     if found.retry_after is None:
         found.retry_after = _parse_seconds(found.details.get("retry_after"))
     return found

@@ -14,10 +14,12 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from llm_config_sdk.contract import (
     CIPHERTEXT_FIELDS,
     ENCRYPTED_PLACEHOLDERS,
+    WRITTEN_PLACEHOLDER,
     Environment,
     Metadata,
     Source,
     WireModel,
+    entity_tag,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class ConfigEntry(_Valued):
             return data
         value = body["value"]
         if is_redacted(value):
-            return {**body, "value": SecretStr(REDACTED), "secret": True}
+            return {**body, "value": SecretStr(WRITTEN_PLACEHOLDER), "secret": True}
         if body.get("secret") is True and not isinstance(value, SecretStr):
             text = value if isinstance(value, str) else pydantic_core.to_json(value).decode()
             return {**body, "value": SecretStr(text)}
@@ -138,7 +140,7 @@ class ConfigEntry(_Valued):
     @property
     def etag(self) -> str:
         """The strong validator of this exact value: `"<id>.<version>"`."""
-        return f'"{self.id}.{self.version}"'
+        return entity_tag(self.id, self.version)
 
     @property
     def provenance(self) -> Provenance:
@@ -158,7 +160,7 @@ class ConfigEntry(_Valued):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         if self.secret:
-            state["__dict__"] = {**state["__dict__"], "stored_value": SecretStr(REDACTED)}
+            state["__dict__"] = {**state["__dict__"], "stored_value": SecretStr(WRITTEN_PLACEHOLDER)}
         return state
 
     def as_secret(self) -> Self:
@@ -188,11 +190,8 @@ class HistoryEntry(_Valued):
     def _redact(cls, data: Any) -> Any:
         body = json_object(data)
         if body is not None and (body.get("secret") is True or is_redacted(body.get("value"))):
-            return {**body, "value": SecretStr(REDACTED)}
+            return {**body, "value": SecretStr(WRITTEN_PLACEHOLDER)}
         return data
-
-
-REDACTED: Final = "<encrypted>"
 
 
 def is_redacted(value: object) -> bool:

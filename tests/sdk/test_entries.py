@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from pydantic import SecretStr
 
-from llm_config_sdk.contract import Environment
-from llm_config_sdk.entries import REDACTED, ConfigEntry, HistoryEntry, Provenance, is_redacted
+from llm_config_sdk.contract import WRITTEN_PLACEHOLDER, Environment
+from llm_config_sdk.entries import ConfigEntry, HistoryEntry, Provenance, is_redacted
 from llm_config_sdk.errors import NotFoundError, RequestTimeoutError
 
 unhurried = settings(deadline=None)  # a busy machine is no defect
@@ -189,7 +189,7 @@ def test_placeholders_and_ciphertext_are_recognised_and_never_handed_out(value, 
     it = entry(value=value, **flag)
     assert it.is_redacted
     assert it.secret
-    assert it.value == SecretStr(REDACTED)
+    assert it.value == SecretStr(WRITTEN_PLACEHOLDER)
     assert CIPHERTEXT["ciphertext"] not in shown(it)
 
 
@@ -215,7 +215,7 @@ def test_is_redacted_looks_into_wrapped_values(value):
 def test_history_redacts_what_was_a_secret(change):
     item = version(**change)
     assert item.is_redacted
-    assert item.value == SecretStr(REDACTED)
+    assert item.value == SecretStr(WRITTEN_PLACEHOLDER)
     assert SECRET not in shown(item)
 
 
