@@ -47,6 +47,8 @@ class Context:
     error: Exception | None = None
     #: The call this one was made in, through a pipeline on the same clock.
     parent: Context | None = None
+    #: Whether the call is made in async code. Gates and waits need not ask: the engine does what is right.
+    is_async: bool = False
     #: Whether the call is over; a task it left behind is not bound by it any more.
     over: bool = False
 
@@ -129,7 +131,7 @@ class Context:
 
     def fork(self) -> Context:
         """Make a context of its own for a branch: the same call, with slots and counts of its own."""
-        twin = Context.__new__(Context)
+        twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.slots = self.slots[:]
         twin.calls = 0
@@ -168,6 +170,12 @@ class Context:
             self.source = "call"
             self.answered_by = ""
             self.error = None
+
+
+class AsyncContext(Context):
+    """One call through a pipeline in async code."""
+
+    is_async = True
 
 
 _current: ContextVar[Context | None] = ContextVar("llm_config_resilience.current", default=None)

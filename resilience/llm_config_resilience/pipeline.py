@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from llm_config_resilience.background import Background
 from llm_config_resilience.clock import SystemClock
-from llm_config_resilience.context import Context
+from llm_config_resilience.context import AsyncContext, Context
 from llm_config_resilience.engine import drive, drive_async
 from llm_config_resilience.errors import PipelineOrderWarning
 from llm_config_resilience.order import lint
@@ -166,7 +166,7 @@ class Pipeline:
             ResilienceError: A strategy turned the call away or ended it.
             Exception: Whatever the function raised last, as it is.
         """
-        return drive_async(self._route_async, Context(self, fn, args, kwargs))
+        return drive_async(self._route_async, AsyncContext(self, fn, args, kwargs))
 
     def answer(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Answer[T]:
         """Call a function as `call` does, and say how the value came about.
@@ -193,7 +193,7 @@ class Pipeline:
             *args: Its arguments.
             **kwargs: Its keyword arguments.
         """
-        ctx = Context(self, fn, args, kwargs)
+        ctx = AsyncContext(self, fn, args, kwargs)
         return _answer(await drive_async(self._route_async, ctx), ctx)
 
     def __call__(self, fn: F) -> F:
@@ -202,7 +202,7 @@ class Pipeline:
 
             @functools.wraps(fn)
             async def through_async(*args: Any, **kwargs: Any) -> Any:
-                return await drive_async(self._route_async, Context(self, fn, args, kwargs))
+                return await drive_async(self._route_async, AsyncContext(self, fn, args, kwargs))
 
             return cast("F", through_async)
 
