@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_config_resilience.errors import forget_frames
 from llm_config_resilience.events import Event, tell
+from llm_config_resilience.rehearsal import rehearsal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +62,7 @@ class Context:
         self.kwargs = kwargs
         self.slots: list[Any] = pipeline.blank[:]
         parent = _current.get()
-        if parent is not None and not parent.over and parent.clock is pipeline.clock:
+        if parent is not None and not parent.over and parent.pipeline.clock is pipeline.clock:
             self.parent = parent
             self.deadline = parent.deadline
 
@@ -70,13 +71,15 @@ class Context:
 
     @property
     def clock(self) -> Clock:
-        """The pipeline's clock."""
-        return self.pipeline.clock
+        """The pipeline's clock; in a rehearsal one that never sleeps."""
+        drill = rehearsal.get()
+        return self.pipeline.clock if drill is None else drill.clock(self.pipeline.clock)
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """Who hears of events. Ask before building one: usually nobody does."""
-        return self.pipeline.listeners
+        drill = rehearsal.get()
+        return self.pipeline.listeners if drill is None else self.pipeline.listeners + drill.listeners
 
     def now(self) -> float:
         """Seconds on the pipeline's monotonic clock."""
@@ -114,7 +117,8 @@ class Context:
             delay: Seconds until what follows.
             details: What else there is to say.
         """
-        if self.pipeline.listeners:
+        listeners = self.listeners
+        if listeners:
             layer = "" if at is None else self.pipeline.labels[at]
             event = Event(
                 kind,
@@ -127,7 +131,7 @@ class Context:
                 delay,
                 details or {},
             )
-            tell(self.pipeline.listeners, event)
+            tell(listeners, event)
 
     def fork(self) -> Context:
         """Make a context of its own for a branch: the same call, with slots and counts of its own."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from llm_config_resilience.directives import Again, Directive
 from llm_config_resilience.errors import RejectedError
+from llm_config_resilience.rehearsal import rehearsal
 from llm_config_resilience.strategies.budget import RetryBudget
 from llm_config_resilience.strategies.conditions import matcher, retriable
 from llm_config_resilience.strategies.retry_after import seconds_to_wait
@@ -255,6 +256,9 @@ class Retry(Strategy):
             spent = policy.stop(tries.state)
         else:
             spent = tries.retries + 1 >= policy.max_attempts
+        drill = rehearsal.get()
+        if drill is not None and drill.max_attempts is not None:
+            spent = spent or tries.retries + 1 >= drill.max_attempts
         if spent:
             return "attempts"
         if asked is not None and asked > policy.retry_after_cap:
