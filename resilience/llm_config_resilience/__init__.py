@@ -29,7 +29,7 @@ from llm_config_resilience.stores.store import Entry, Store
 from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBudget
 from llm_config_resilience.strategies.cache_fallback import CacheFallback
 from llm_config_resilience.strategies.circuit_breaker import CircuitBreaker
-from llm_config_resilience.strategies.conditions import retriable, transient, unavailable
+from llm_config_resilience.strategies.conditions import Condition, retriable, transient, unavailable
 from llm_config_resilience.strategies.failover import Failover
 from llm_config_resilience.strategies.fallback import Fallback
 from llm_config_resilience.strategies.per_target import PerTarget
@@ -48,6 +48,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpenError",
     "Clock",
+    "Condition",
     "Context",
     "DeadlineExceededError",
     "Detach",

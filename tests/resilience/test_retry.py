@@ -12,7 +12,6 @@ import tenacity
 from llm_config_resilience import (
     CircuitOpenError,
     DeadlineExceededError,
-    ManualClock,
     Pipeline,
     RatioBudget,
     RejectedError,
@@ -252,8 +251,15 @@ def test_impossible_settings_are_refused(settings):
         RetryPolicy(**settings)
 
 
-def test_presets_differ_in_patience():
-    assert RetryPolicy.default() == RetryPolicy()
-    assert RetryPolicy.aggressive().max_attempts > RetryPolicy().max_attempts
-    assert RetryPolicy.conservative().max_attempts < RetryPolicy().max_attempts
-    assert ManualClock().sleeps == []
+@pytest.mark.parametrize(
+    ("preset", "figures"),
+    [
+        (RetryPolicy.default(), (3, 0.1, 10, 2)),
+        (RetryPolicy.aggressive(), (5, 0.05, 1, 1.5)),
+        (RetryPolicy.conservative(), (2, 0.5, 30, 3)),
+    ],
+)
+def test_presets_have_the_figures_of_the_platform(preset, figures):
+    shown = (preset.max_attempts, preset.initial_backoff, preset.max_backoff, preset.backoff_multiplier)
+    assert shown == figures
+    assert preset.jitter == "full"

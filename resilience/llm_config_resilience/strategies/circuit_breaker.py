@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 import pybreaker
 
-from llm_config_resilience.errors import CircuitOpenError, RejectedError, without_frames
-from llm_config_resilience.strategies.outcome_window import OutcomeWindow
+from llm_config_resilience.errors import CircuitOpenError, RejectedError
+from llm_config_resilience.locks import new_lock
+from llm_config_resilience.strategies.circuit import Admission, Circuit, CircuitSettings, Refusal
 from llm_config_resilience.strategies.retry_after import seconds_to_wait
+from llm_config_resilience.strategies.shared_circuit import Heard, SharedCircuit
 from llm_config_resilience.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from llm_config_resilience.context import Context
+    from llm_config_resilience.events import EventKind
+    from llm_config_resilience.strategies.circuit import Change, CircuitState
 
 _log = logging.getLogger("llm_config_resilience")
 
-CircuitState: TypeAlias = Literal["closed", "open", "half-open"]
 Exclusion: TypeAlias = "type[Exception] | Callable[[Any], bool]"
 
-#: Each reopening in a row doubles the open time, up to ten times the first (Polly and resilience4j advise a
-#: growing break; the cap keeps a recovered backend from being shunned for hours).
-_GROWTH = 2.0
-_MAX_GROWTH = 10.0
-#: A grown open time varies by as much either way, so that clients do not probe in step.
-_JITTER = 0.1
+#: Seconds between two looks at a storage that processes share: how long they may disagree.
+_REFRESH_EVERY: Final = 1.0
+
+_KINDS: Final[dict[CircuitState, EventKind]] = {
+    "open": "opened",
+    "half-open": "half_opened",
+    "closed": "closed",
+}
 
 
 class CircuitBreaker(Strategy):
@@ -43,18 +49,31 @@ class CircuitBreaker(Strategy):
 
     One instance may be shared by threads, event loops and pipelines. No lock is held during a call.
 
+    A pybreaker `storage` other than its memory storage (Redis) shares the state with other processes. A
+    thread reads and writes it: calls never wait for it, and where it is out of reach the breaker goes on by
+    what it sees itself. Every process sends its own probes, and opens for no longer than `timeout` when it
+    hears of an open circuit.
+
     Args:
         failure_threshold: Failures in a row that open it.
         success_threshold: Probes that have to succeed to close it.
         timeout: Seconds it stays open the first time, and a probe's lease.
         max_probes: Probes at a time.
         failure_rate: Opens it as well, when this share (above 0, up to 1) of the calls in the window failed.
-        window: Seconds that `failure_rate` looks back.
-        minimum_calls: Calls there must be in the window before `failure_rate` says anything.
+        slow_after: Seconds after which a call counts as slow, whether it fails or not; a slow probe opens the
+            circuit again. `None` does not look.
+        slow_rate: The share of slow calls in the window that opens it. The default, all of them, is
+            resilience4j's.
+        window: Seconds that `failure_rate` and `slow_rate` look back.
+        minimum_calls: Calls there must be in the window before the rates say anything.
         exclude: Errors that are no failures: exception classes, or predicates given the error.
-        listeners: pybreaker listeners; they hear of changes of state, outside any lock.
+        listeners: pybreaker listeners; their `state_change` is called, outside any lock and in order.
         storage: A pybreaker storage, which is told of changes of state.
+        refresh_every: Seconds between two looks at a shared storage.
         name: For events and errors.
+
+    Raises:
+        CircuitOpenError: The circuit is open, or half-open with all places taken.
     """
 
     role: ClassVar[str] = "breaker"
@@ -67,65 +86,95 @@ class CircuitBreaker(Strategy):
         *,
         max_probes: int = 1,
         failure_rate: float | None = None,
+        slow_after: float | None = None,
+        slow_rate: float = 1.0,
         window: float = 10.0,
         minimum_calls: int = 20,
-        exclude: Sequence[Exclusion] = (),
-        listeners: Sequence[pybreaker.CircuitBreakerListener] = (),
+        exclude: Iterable[Exclusion] = (),
+        listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
         storage: pybreaker.CircuitBreakerStorage | None = None,
+        refresh_every: float = _REFRESH_EVERY,
         name: str = "",
     ) -> None:
-        if min(failure_threshold, success_threshold, max_probes, minimum_calls) < 1:
-            raise ValueError("thresholds, max_probes and minimum_calls must be 1 or more")
-        if timeout <= 0 or window <= 0:
-            raise ValueError("timeout and window must be more than 0 seconds")
-        if failure_rate is not None and not 0 < failure_rate <= 1:
-            raise ValueError("failure_rate is a share: above 0, up to 1")
+        settings = CircuitSettings(
+            failure_threshold,
+            success_threshold,
+            timeout,
+            max_probes,
+            failure_rate,
+            slow_after,
+            slow_rate,
+            window,
+            minimum_calls,
+        )
+        if refresh_every <= 0:
+            raise ValueError("refresh_every must be more than 0 seconds")
         self.name = name
-        self._failure_threshold = failure_threshold
-        self._success_threshold = success_threshold
-        self._timeout = timeout
-        self._max_probes = max_probes
-        self._failure_rate = failure_rate
-        self._minimum_calls = minimum_calls
-        self._window = None if failure_rate is None else OutcomeWindow(window)
-        self._lock = threading.Lock()
-        self._state: CircuitState = "closed"
-        self._forced = False
-        #: Admissions carry the era they were given in; every change of state begins a new one.
-        self._era: Any = object()
-        self._failures = 0
-        self._successes = 0
-        self._reopened = 0
-        self._open_until = 0.0
-        self._probes: dict[object, float] = {}
-        self._last_failure: BaseException | None = None
-        self._breaker = pybreaker.CircuitBreaker(
+        is_local = storage is None or isinstance(storage, pybreaker.CircuitMemoryStorage)
+        self._shared = None if storage is None or is_local else SharedCircuit(storage, refresh_every)
+        self._mirror = pybreaker.CircuitBreaker(
             fail_max=failure_threshold,
             reset_timeout=timeout,
             success_threshold=success_threshold,
             exclude=list(exclude),
             listeners=[_Guarded(listener) for listener in listeners],
-            state_storage=storage,
+            state_storage=storage if is_local else None,
             name=name or None,
+        )
+        #: What a storage said before the first call; whose clock that will have is not known yet.
+        self._inherited = _state_of(storage) if is_local else None
+        self._circuit = Circuit(settings, watched=self._shared is not None or self._inherited is not None)
+        self._telling = new_lock()
+
+    @classmethod
+    def from_pybreaker(cls, breaker: pybreaker.CircuitBreaker, **settings: Any) -> CircuitBreaker:
+        """Take over a pybreaker's thresholds, exclusions, listeners, storage, name and state.
+
+        Args:
+            breaker: The breaker; it should not be called through any more.
+            **settings: Settings of this class that pybreaker has not.
+        """
+        return cls(
+            breaker.fail_max,
+            breaker.success_threshold,
+            breaker.reset_timeout,
+            exclude=cast("Sequence[Exclusion]", breaker.excluded_exceptions),
+            listeners=cast("tuple[pybreaker.CircuitBreakerListener, ...]", cast("Any", breaker).listeners),
+            storage=vars(breaker)["_state_storage"],  # pybreaker shows it nowhere else
+            name=breaker.name or "",
+            **settings,
         )
 
     def __repr__(self) -> str:
-        return f"<CircuitBreaker {self.name!r}: {self._state}>"
+        return f"<CircuitBreaker {self.name!r}: {self.state}>"
 
     @property
     def state(self) -> CircuitState:
-        """`"closed"`, `"open"` or `"half-open"`; open turns half-open with the first call that is due."""
-        return self._state
+        """`"closed"`, `"open"` or `"half-open"`, as of the last call: open turns half-open with a call."""
+        return self._circuit.state
+
+    @property
+    def settings(self) -> CircuitSettings:
+        """The figures in force."""
+        return self._circuit.settings
 
     @property
     def pybreaker(self) -> pybreaker.CircuitBreaker:
-        """The breaker that carries storage, listeners and exclusions."""
-        return self._breaker
+        """A pybreaker that carries listeners and exclusions, and follows the state."""
+        return self._mirror
 
     @property
     def last_failure(self) -> BaseException | None:
         """The failure that opened the circuit, without its traceback."""
-        return self._last_failure
+        return self._circuit.last_failure
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change settings and keep the state: counts, an open circuit's time, and who is on the way.
+
+        Args:
+            **changes: Thresholds, times and rates by the names that the constructor gives them.
+        """
+        self._circuit.reconfigure(replace(self._circuit.settings, **changes))
 
     def force_open(self) -> None:
         """Reject every call until `reset` or `force_closed`."""
@@ -139,25 +188,29 @@ class CircuitBreaker(Strategy):
         """Begin anew: closed, nothing counted, nothing forced."""
         self._force("closed", forced=False)
 
+    def refresh(self) -> None:
+        """Write to and read from a shared storage now, blocking; the next call acts on what it said."""
+        if self._shared is not None:
+            self._shared.refresh()
+
     def before(self, ctx: Context, at: int) -> None:
         """Admit the call, or reject it."""
-        ctx.slots[at] = self._era if self._state == "closed" else self._admit(ctx, at)
+        ctx.slots[at] = self._circuit.entry or self._admit(ctx, at)
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Count a success. There is nothing to do on a healthy, closed circuit."""
         del value
-        if self._failures or self._window is not None or self._state != "closed":
-            changed = self._count_success(ctx.slots[at], ctx)
-            if changed:
-                self._tell(ctx, at)
+        admission = ctx.slots[at]
+        if admission is not self._circuit.idle and self._circuit.succeed(admission, ctx.now()):
+            self._tell(ctx, at)
 
     def failed(self, ctx: Context, at: int, error: Exception) -> None:
         """Count a failure, unless it is none; the error goes on as it is."""
         admission, ctx.slots[at] = ctx.slots[at], None
         if isinstance(error, RejectedError) or not self._is_failure(error):
-            self._give_back(admission)
-        elif self._count_failure(admission, ctx, error):
-            self._tell(ctx, at, error)
+            self._circuit.give_back(admission)
+        else:
+            self._count_failure(admission, ctx, at, error)
 
     def released(self, ctx: Context, at: int) -> None:
         """Give the probe's place back; a call that our own deadline ended counts as a failure."""
@@ -165,150 +218,88 @@ class CircuitBreaker(Strategy):
         if admission is None:
             return
         if ctx.expired():
-            if self._count_failure(admission, ctx, TimeoutError("no answer before the deadline")):
-                self._tell(ctx, at)
+            self._count_failure(admission, ctx, at, TimeoutError("no answer before the deadline"))
         else:
-            self._give_back(admission)
+            self._circuit.give_back(admission)
 
     def describe(self) -> dict[str, Any]:
-        """Show thresholds, time and state."""
-        return {
-            "failure_threshold": self._failure_threshold,
-            "success_threshold": self._success_threshold,
-            "timeout": self._timeout,
-            "failure_rate": self._failure_rate,
-            "state": self._state,
+        """Show the settings that differ from the defaults, the first three always, and the state."""
+        usual = asdict(CircuitSettings())
+        always = ("failure_threshold", "success_threshold", "timeout")
+        shown = {
+            key: value
+            for key, value in asdict(self._circuit.settings).items()
+            if key in always or value != usual[key]
         }
+        return {**shown, "state": self.state}
+
+    def _admit(self, ctx: Context, at: int) -> Admission:
+        heard, self._inherited = self._inherited, None
+        if self._shared is not None:
+            heard = self._shared.touch()
+        if heard is not None:
+            self._adopt(ctx, heard)
+        verdict = self._circuit.admit(ctx.now())
+        self._tell(ctx, at)
+        if isinstance(verdict, Admission):
+            return verdict
+        raise self._rejection(ctx, at, verdict) from self._circuit.last_failure
+
+    def _adopt(self, ctx: Context, heard: Heard) -> None:
+        opened_at = ctx.clock.time() if heard.opened_at is None else heard.opened_at
+        left = opened_at + self._circuit.settings.timeout - ctx.clock.time()
+        self._circuit.adopt(heard.state, ctx.now(), left)
+        if self._shared is None:
+            self._circuit.unwatch()
+
+    def _rejection(self, ctx: Context, at: int, refusal: Refusal) -> CircuitOpenError:
+        error = CircuitOpenError(
+            f"{self.name or 'circuit'} is {refusal.state}", name=self.name, retry_after=refusal.wait
+        )
+        ctx.emit("rejected", at, error=error, delay=refusal.wait)
+        return error
+
+    def _count_failure(self, admission: Admission, ctx: Context, at: int, error: Exception) -> None:
+        if self._circuit.fail(admission, error, ctx.now(), seconds_to_wait(error, ctx.clock), ctx.random):
+            self._tell(ctx, at)
 
     def _is_failure(self, error: Exception) -> bool:
         # pybreaker's is_system_error *calls* an exception class whose metaclass is not type (ABCMeta), and so
         # excludes every error.
-        for exclusion in self._breaker.excluded_exceptions:
+        for exclusion in self._mirror.excluded_exceptions:
             rule = cast("Any", exclusion)
             if isinstance(error, rule) if isinstance(rule, type) else rule(error):
                 return False
         return True
 
-    def _admit(self, ctx: Context, at: int) -> Any:
-        with self._lock:
-            if self._state == "closed":
-                return self._era
-            now = ctx.now()
-            if self._state == "open" and not self._forced and now >= self._open_until:
-                self._move("half-open")
-                changed = True
-            else:
-                changed = False
-            wait = None if self._forced else max(0.0, self._open_until - now)
-            probe: object | None = None
-            if self._state == "half-open":
-                self._probes = {p: lease for p, lease in self._probes.items() if lease > now}
-                if len(self._probes) < self._max_probes:
-                    probe = object()
-                    self._probes[probe] = now + self._timeout
-                else:
-                    wait = min(self._probes.values()) - now
-        if changed:
-            self._tell(ctx, at)
-        if probe is not None:
-            return probe
-        name = self.name or "circuit"
-        error = CircuitOpenError(f"{name} is {self._state}", name=self.name, retry_after=wait)
-        ctx.emit("rejected", at, error=error, delay=wait)
-        raise error from self._last_failure
-
-    def _count_success(self, admission: Any, ctx: Context) -> bool:
-        with self._lock:
-            if admission is self._era:
-                self._failures = 0
-                if self._window is not None:
-                    self._window.record(ctx.now(), failed=False)
-            elif self._probes.pop(admission, None) is not None:
-                self._successes += 1
-                if self._successes >= self._success_threshold:
-                    self._move("closed")
-                    return True
-            return False
-
-    def _count_failure(self, admission: Any, ctx: Context, error: Exception) -> bool:
-        with self._lock:
-            now = ctx.now()
-            if admission is self._era and self._state == "closed" and not self._forced:
-                self._failures += 1
-                if self._window is not None:
-                    self._window.record(now, failed=True)
-                if self._failures < self._failure_threshold and not self._rate_exceeded():
-                    return False
-                self._reopened = 0
-            elif self._probes.pop(admission, None) is not None:
-                self._reopened += 1
-            else:
-                return False
-            self._move("open")
-            self._open_until = now + self._open_time(ctx, error)
-            self._last_failure = without_frames(error)
-            return True
-
-    def _rate_exceeded(self) -> bool:
-        return (
-            self._window is not None
-            and self._failure_rate is not None
-            and self._window.calls >= self._minimum_calls
-            and self._window.failure_rate >= self._failure_rate
-        )
-
-    def _open_time(self, ctx: Context, error: Exception) -> float:
-        seconds = self._timeout
-        if self._reopened:
-            seconds *= min(_MAX_GROWTH, _GROWTH**self._reopened)
-            seconds *= 1 + _JITTER * (2 * ctx.random() - 1)
-        return max(seconds, seconds_to_wait(error, ctx.clock) or 0.0)
-
-    def _give_back(self, admission: Any) -> None:
-        with self._lock:
-            self._probes.pop(admission, None)
-
-    def _move(self, state: CircuitState) -> None:
-        """Change the state, with the lock held: whatever was admitted before counts no more."""
-        self._state = state
-        self._era = object()
-        self._failures = self._successes = 0
-        self._probes = {}
-        if state == "closed":
-            self._reopened = 0
-        if self._window is not None:
-            self._window.clear()
-
     def _force(self, state: CircuitState, *, forced: bool) -> None:
-        with self._lock:
-            changed = self._state != state
-            self._forced = forced
-            self._move(state)
-            self._open_until = float("inf") if forced and state == "open" else 0.0
-            self._last_failure = None
-        if changed:
-            self._tell_pybreaker()
+        self._inherited = None
+        self._circuit.force(state, forced=forced)
+        self._tell()
 
-    def _tell(self, ctx: Context, at: int, error: Exception | None = None) -> None:
-        """Tell listeners of a change of state, with no lock held."""
-        self._tell_pybreaker()
-        if ctx.listeners:
-            state = self._state
-            kind = {"open": "opened", "half-open": "half_opened", "closed": "closed"}[state]
-            delay = max(0.0, self._open_until - ctx.now()) if state == "open" else None
-            ctx.emit(cast("Any", kind), at, error=error, delay=delay, details={"breaker": self.name})
+    def _tell(self, ctx: Context | None = None, at: int = 0) -> None:
+        """Tell of changes of state, the circuit's lock free: each once, in order, by whoever is first."""
+        changes = self._circuit.changes
+        while changes and self._telling.acquire(blocking=False):
+            try:
+                while changes:
+                    self._tell_of(changes.popleft(), ctx, at)
+            finally:
+                self._telling.release()
 
-    def _tell_pybreaker(self) -> None:
+    def _tell_of(self, change: Change, ctx: Context | None, at: int) -> None:
+        if self._shared is not None and not change.heard:
+            now = time.time() if ctx is None else ctx.clock.time()
+            self._shared.tell(change.state, now if change.state == "open" else None)
+        move = {"open": self._mirror.open, "half-open": self._mirror.half_open, "closed": self._mirror.close}
         try:
-            match self._state:
-                case "open":
-                    self._breaker.open()
-                case "half-open":
-                    self._breaker.half_open()
-                case "closed":
-                    self._breaker.close()
+            move[change.state]()
         except Exception:  # noqa: BLE001 - the local state is what counts
             _log.exception("The storage of circuit breaker %r failed", self.name)
+        if ctx is not None:
+            details = {"breaker": self.name, "heard": change.heard}
+            error = self._circuit.last_failure if change.state == "open" else None
+            ctx.emit(_KINDS[change.state], at, error=error, delay=change.open_for, details=details)
 
 
 class _Guarded(pybreaker.CircuitBreakerListener):
@@ -327,3 +318,12 @@ class _Guarded(pybreaker.CircuitBreakerListener):
             self._listener.state_change(cb, old_state, new_state)
         except Exception:  # noqa: BLE001 - telling must not change what is told
             _log.exception("A listener of circuit breaker %r failed", cb.name)
+
+
+def _state_of(storage: pybreaker.CircuitBreakerStorage | None) -> Heard | None:
+    """What a storage in memory says, if it is anything but closed."""
+    if storage is None or storage.state == "closed":
+        return None
+    opened_at = cast("Any", storage.opened_at)
+    state = cast("CircuitState", storage.state)
+    return Heard(state, None if opened_at is None else opened_at.timestamp())

@@ -68,18 +68,18 @@ class RetryPolicy:
 
     @classmethod
     def default(cls) -> RetryPolicy:
-        """Three attempts, 0.1 s doubling up to 10 s."""
+        """Three attempts, 0.1 s doubling up to 10 s: the platform's `default` preset."""
         return cls()
 
     @classmethod
     def aggressive(cls) -> RetryPolicy:
-        """Five attempts in quick succession, for cheap calls that must get through."""
-        return cls(max_attempts=5, initial_backoff=0.05, max_backoff=2.0)
+        """Five attempts, 0.05 s growing by half up to 1 s, for cheap calls that must get through."""
+        return cls(max_attempts=5, initial_backoff=0.05, max_backoff=1.0, backoff_multiplier=1.5)
 
     @classmethod
     def conservative(cls) -> RetryPolicy:
-        """Two attempts half a second apart, for costly calls."""
-        return cls(max_attempts=2, initial_backoff=0.5, max_backoff=30.0)
+        """Two attempts, 0.5 s tripling up to 30 s, for costly calls."""
+        return cls(max_attempts=2, initial_backoff=0.5, max_backoff=30.0, backoff_multiplier=3.0)
 
     @classmethod
     def from_tenacity(cls, retrying: BaseRetrying) -> RetryPolicy:
