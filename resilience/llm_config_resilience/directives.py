@@ -52,9 +52,12 @@ class Wait:
 
     Args:
         seconds: How long.
+        then: Asked after the wait. Its directive is performed next; `None` means what it means in the
+            hook that waits.
     """
 
     seconds: float
+    then: Callable[[Context, int], Directive | None] | None = None
 
 
 @dataclass(slots=True)

@@ -108,7 +108,7 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
                     elif isinstance(directive, Wait):
                         check_wait(ctx, at, directive.seconds, error)
                         ctx.clock.sleep(directive.seconds)
-                        directive = None
+                        directive = None if directive.then is None else directive.then(ctx, at)
                     elif isinstance(directive, Park):
                         within = min(directive.within, ctx.remaining())
                         opened = ctx.clock.wait(directive.gate, within)
@@ -206,7 +206,7 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
                     elif isinstance(directive, Wait):
                         check_wait(ctx, at, directive.seconds, error)
                         await ctx.clock.sleep_async(directive.seconds)
-                        directive = None
+                        directive = None if directive.then is None else directive.then(ctx, at)
                     elif isinstance(directive, Park):
                         within = min(directive.within, ctx.remaining())
                         opened = await ctx.clock.wait_async(directive.gate, within)

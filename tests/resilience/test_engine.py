@@ -156,6 +156,11 @@ def test_wait_goes_on_inside_after_the_time(colour, clock):
     assert colour.call(pipeline, clock.monotonic) == 1003
 
 
+def test_wait_may_have_the_next_step_decided_after_the_time(colour, clock):
+    pipeline = Pipeline(Probe([], "a", before=Wait(3, then=lambda ctx, _at: Return(ctx.now()))), clock=clock)
+    assert colour.call(pipeline, int) == 1003
+
+
 def test_a_wait_that_does_not_fit_is_not_begun_and_gives_back_what_was_taken(colour, clock):
     log = []
     pipeline = Pipeline(Timeout(2), Probe(log, "a"), Probe(log, "b", before=Wait(3)), clock=clock)
