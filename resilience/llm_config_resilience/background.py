@@ -22,9 +22,16 @@ _IDLE_SECONDS = 5.0
 
 
 class Background:
-    """Runs what callers no longer wait for, and never more than is sensible."""
+    """Runs what callers no longer wait for, and never more than is sensible.
 
-    def __init__(self) -> None:
+    Args:
+        max_threads: Threads at most.
+        max_jobs: Jobs that may run or wait at once; more are refused.
+    """
+
+    def __init__(self, max_threads: int = _MAX_THREADS, max_jobs: int = _MAX_JOBS) -> None:
+        self._max_threads = max_threads
+        self._max_jobs = max_jobs
         self._changed = threading.Condition()
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._pending = 0
@@ -36,11 +43,11 @@ class Background:
     def run(self, job: Callable[[], object]) -> bool:
         """Have a thread run a job soon; say whether one will."""
         with self._changed:
-            if self._closed or self._pending >= _MAX_JOBS:
+            if self._closed or self._pending >= self._max_jobs:
                 return False
             self._pending += 1
             self._jobs.put(job)
-            if self._threads < min(self._pending, _MAX_THREADS):
+            if self._threads < min(self._pending, self._max_threads):
                 self._threads += 1
                 threading.Thread(target=self._work, name="llm-config-resilience", daemon=True).start()
         return True
@@ -48,7 +55,7 @@ class Background:
     def spawn(self, job: Callable[[], Awaitable[object]]) -> bool:
         """Have a task of the running event loop run a job soon; say whether one will."""
         with self._changed:
-            if self._closed or self._pending >= _MAX_JOBS:
+            if self._closed or self._pending >= self._max_jobs:
                 return False
             self._pending += 1
         if in_trio():
