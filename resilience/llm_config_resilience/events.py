@@ -29,6 +29,9 @@ EventKind: TypeAlias = Literal[
     "cache_failed",  # the store itself failed and was bypassed
     "fell_back",  # a fallback's source was the answer
     "source_failed",  # a fallback's source failed, the next one is tried
+    "hedged",  # a further call is made beside the one that is slow; details["calls"] are under way
+    "joined",  # the call waits for the outcome of another one with its key
+    "injected",  # chaos changed a call; details["what"] says "fault", "latency" or "result"
     "background_failed",  # detached work ended in an error nobody waits for
     "recovered",  # the call succeeded after more than one attempt
     "failed",  # the call ended in an error
