@@ -80,7 +80,10 @@ class LLMConfigProvider(AbstractProvider):
         return Metadata(name="llm-config")
 
     def resolve_boolean_details(
-        self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
+        self,
+        flag_key: str,
+        default_value: bool,  # noqa: FBT001  # OpenFeature's signature
+        evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[bool]:
         """Resolve a boolean."""
         del default_value, evaluation_context
@@ -118,7 +121,10 @@ class LLMConfigProvider(AbstractProvider):
         return self._resolve(flag_key, dict[str, Any] | list[Any])
 
     async def resolve_boolean_details_async(
-        self, flag_key: str, default_value: bool, evaluation_context: EvaluationContext | None = None
+        self,
+        flag_key: str,
+        default_value: bool,  # noqa: FBT001  # OpenFeature's signature
+        evaluation_context: EvaluationContext | None = None,
     ) -> FlagResolutionDetails[bool]:
         """Resolve a boolean."""
         del default_value, evaluation_context
