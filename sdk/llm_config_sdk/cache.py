@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from llm_config_resilience import Entry, MemoryStore
+from llm_config_resilience import Entry
 
 if TYPE_CHECKING:
     from llm_config_resilience import Clock
-    from llm_config_sdk.contract import Environment
     from llm_config_sdk.entries import ConfigEntry
     from llm_config_sdk.policy import CachePolicy
 
+_WRITES_REMEMBERED: Final = 4096  # keys; a read that began before all of them is served, and not kept
+
+Key = tuple[str, str, str]
+"""Namespace, key and canonical environment; an `Environment` is its own name here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An entry that a server has just sent.
+
+    Attributes:
+        entry: The entry.
+        as_of: How many writes the cache had seen when the request was sent.
+    """
+
+    entry: ConfigEntry
+    as_of: int
+
 
 class EntryCache:
-    """A store of the toolkit's that keeps entries the way they will be handed out again.
+    """A store, as the toolkit's cache asks for one, of entries the way they will be handed out again.
+
+    A read that was under way while its entry was written brings an old value: it is not kept. When there are
+    too many entries, the one stored longest ago goes; one that is in use was renewed within its `ttl`.
 
     Args:
         policy: How long entries live, and how many.
@@ -26,36 +48,61 @@ class EntryCache:
 
     def __init__(self, policy: CachePolicy, clock: Clock) -> None:
         self.policy = policy
-        self._clock = clock
-        self._store = MemoryStore(policy.max_entries)
+        self._now = clock.monotonic
+        self._ttl = policy.ttl
+        self._entries: OrderedDict[Key, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+        self._writes = 0
+        self._written: OrderedDict[Key, int] = OrderedDict()
+        self._not_remembered = 0  # the number of the last write whose key was dropped from `_written`
 
-    def fresh(self, namespace: str, key: str, environment: Environment) -> ConfigEntry | None:
+    def __repr__(self) -> str:
+        return f"EntryCache({len(self._entries)} of {self.policy.max_entries})"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def writes(self) -> int:
+        """How many writes it has seen; what is fetched says of which number it is."""
+        return self._writes
+
+    def fresh(self, key: Key) -> ConfigEntry | None:
         """Look up an entry that may be served without asking: no I/O, no lock."""
-        found = self._store.get((namespace, key, environment.value))
-        if found is None or self._clock.monotonic() - found.stored_at >= self.policy.ttl:
+        found = self._entries.get(key)
+        if found is None or self._now() - found.stored_at >= self._ttl:
             return None
         entry: ConfigEntry = found.value
         return entry
 
-    def get(self, key: Any) -> Entry | None:
+    def get(self, key: Key) -> Entry | None:
         """Look up an entry of any age."""
-        return self._store.get(key)
+        return self._entries.get(key)
 
-    def set(self, key: Any, entry: Entry, keep: float) -> None:
-        """Keep an entry, marked as coming from here."""
-        value: ConfigEntry = entry.value
-        mark = replace(value.provenance, source="cache", attempts=0)
-        self._store.set(key, Entry(value.with_provenance(mark), entry.stored_at), keep)
+    def set(self, key: Key, entry: Entry, keep: float) -> None:
+        """Keep what was fetched, unless a write has overtaken it; marked as coming from here."""
+        del keep  # age is judged when it is read, and space is bounded by the count
+        fetched: Fetched = entry.value
+        mark = replace(fetched.entry.provenance, source="cache", attempts=0)
+        kept = Entry(fetched.entry.with_provenance(mark), entry.stored_at)
+        with self._lock:
+            if max(self._not_remembered, self._written.get(key, 0)) > fetched.as_of:
+                return
+            self._entries[key] = kept
+            self._entries.move_to_end(key)
+            while len(self._entries) > self.policy.max_entries:
+                self._entries.popitem(last=False)
 
-    def delete(self, key: Any) -> None:
-        """Forget an entry."""
-        self._store.delete(key)
+    def delete(self, key: Key) -> None:
+        """Forget an entry that a write has changed, and what reads that are under way will bring."""
+        with self._lock:
+            self._writes += 1
+            self._written[key] = self._writes
+            self._written.move_to_end(key)
+            if len(self._written) > _WRITES_REMEMBERED:
+                _, self._not_remembered = self._written.popitem(last=False)
+            self._entries.pop(key, None)
 
-    def put(self, entry: ConfigEntry) -> None:
-        """Keep an entry that a server has just sent."""
-        key = (entry.namespace, entry.key, entry.environment.value)
-        self.set(key, Entry(entry, self._clock.monotonic()), self.policy.ttl)
-
-    def forget(self, namespace: str, key: str, environment: Environment) -> None:
-        """Forget an entry that a write has changed."""
-        self._store.delete((namespace, key, environment.value))
+    def keep(self, key: Key, fetched: Fetched) -> None:
+        """Keep an entry that was fetched past the cache."""
+        self.set(key, Entry(fetched, self._now()), self._ttl)

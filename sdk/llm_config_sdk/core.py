@@ -6,10 +6,13 @@ of the stack's errors. Nothing here does I/O.
 
 from __future__ import annotations
 
+import copy
 import enum
+import json
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from pydantic import SecretStr
@@ -18,17 +21,18 @@ from llm_config_resilience import (
     AllTargetsFailedError,
     CircuitOpenError,
     DeadlineExceededError,
+    ResilienceError,
     SystemClock,
     current,
 )
 from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
-from llm_config_sdk.cache import EntryCache
+from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
 from llm_config_sdk.decoding import decode_error
-from llm_config_sdk.entries import ConfigEntry, Provenance, is_redacted
-from llm_config_sdk.operations import Call, Operation, check_header
-from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage
+from llm_config_sdk.entries import ConfigEntry, Provenance
+from llm_config_sdk.operations import Call, Operation, check_header, client_headers
+from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
 from llm_config_sdk.settings import read_settings
 from llm_config_sdk.transport import Endpoint, WireRequest
 
@@ -99,21 +103,44 @@ class Plan(Generic[T]):
     fresh: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt(Generic[T]):
+    """One request of a call.
+
+    Attributes:
+        call: The call.
+        endpoint: Who is asked.
+        request: What is sent.
+        timeout: Seconds that it may take; `None` for as long as it takes.
+        as_of: How many writes the cache had seen when it was sent.
+    """
+
+    call: Call[T]
+    endpoint: Endpoint
+    request: WireRequest
+    timeout: float | None
+    as_of: int
+
+
 class Core:
     """One client's state and decisions.
 
     Args:
         options: The client's arguments.
+
+    Raises:
+        InvalidRequestError: One of them, or of the environment's settings, cannot be used.
     """
 
     def __init__(self, options: Options) -> None:
+        backups = options.backups
         settings = read_settings(
             {
                 "base_url": options.base_url,
                 "token": options.token,
                 "environment": options.environment,
                 "user": options.user,
-                "backups": tuple(options.backups) or None,
+                "backups": (backups if isinstance(backups, str) else tuple(backups)) or None,
                 "timeout": options.timeout,
             }
         )
@@ -121,23 +148,25 @@ class Core:
             raise errors.InvalidRequestError(
                 "no server to talk to: pass base_url=… or set LLM_CONFIG_BASE_URL"
             )
-        self.options = options
         self.environment = settings.environment
         self.timeout = settings.timeout
         self.user = settings.user
         self.endpoints = tuple(Endpoint.parse(url) for url in (settings.base_url, *settings.backups))
-        self.clock: Clock = options.clock if options.clock is not None else SystemClock()
-        self.cache = EntryCache(options.cache, self.clock) if options.cache is not None else None
+        self._clock: Clock = options.clock if options.clock is not None else SystemClock()
+        self._listeners = tuple(options.listeners)
+        self.cache = EntryCache(options.cache, self._clock) if options.cache is not None else None
         self.stack = Stack(
             options.resilience,
             self.endpoints,
-            cache=(self.cache, self.cache.policy) if self.cache is not None else None,
-            listeners=options.listeners,
-            clock=self.clock,
+            cache=self.cache,
+            listeners=self._listeners,
+            clock=self._clock,
         )
         self._fallback = dict(options.fallback or {})
-        self._written_secrets: set[tuple[str, str, Environment]] = set()
+        self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
+        self._parent: Core | None = None
+        self._closed = False
 
     def with_options(
         self,
@@ -149,25 +178,48 @@ class Core:
         cache: CachePolicy | Unset | None,
     ) -> Core:
         """Copy with other options; what is left alone is shared: breakers, endpoints' health, cache."""
-        changes: dict[str, Any] = {}
+        self.check_open()
+        twin = copy.copy(self)
+        twin._parent = self  # noqa: SLF001  # a copy of this very class
         if timeout is not None:
-            changes["timeout"] = timeout
+            twin.timeout = self.timeout_for(timeout)
         if environment is not None:
-            changes["environment"] = environment
+            twin.environment = operations.parse_environment(environment, "with_options")
         if headers is not None:
-            changes["headers"] = {**(self.options.headers or {}), **headers}
-        if resilience is not UNSET:
-            changes["resilience"] = resilience
-        if cache is not UNSET:
-            changes["cache"] = cache
-        twin = Core(replace(self.options, **changes))
-        if cache is UNSET and resilience is UNSET:
-            twin.cache, twin.stack = self.cache, self.stack
-        twin._written_secrets = self._written_secrets
+            twin._headers = {**self._headers, **client_headers(headers)}  # noqa: SLF001  # as above
+        if not isinstance(cache, Unset):
+            twin.cache = EntryCache(cache, self._clock) if cache is not None else None
+        if not isinstance(resilience, Unset):
+            twin.stack = Stack(
+                resilience, self.endpoints, cache=twin.cache, listeners=self._listeners, clock=self._clock
+            )
+        elif twin.cache is not self.cache:
+            twin.stack = self.stack.with_cache(twin.cache)
         return twin
 
     def __repr__(self) -> str:
         return f"{self.endpoints[0].url!r}, environment={self.environment.value!r}"
+
+    def close(self) -> None:
+        """Refuse further calls, and end background work that is no other client's."""
+        self._closed = True
+        self.cache = None
+        if self._parent is None or self.stack is not self._parent.stack:
+            self.stack.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this client is closed, or the one that it was copied from."""
+        return self._closed or (self._parent is not None and self._parent.is_closed)
+
+    def check_open(self) -> None:
+        """Refuse to work for a closed client.
+
+        Raises:
+            InvalidRequestError: It is closed.
+        """
+        if self.is_closed:
+            raise errors.InvalidRequestError("this client is closed")
 
     # --- Plans: what each method of a client does ---
 
@@ -183,9 +235,21 @@ class Core:
         headers: Mapping[str, str] | None = None,
     ) -> Plan[T]:
         """Plan a call that has no body."""
+        self.check_open()
         environment = self.env(env, operation)
         call = operations.prepare(operation, namespace, key, environment, version=version, headers=headers)
         return Plan(call, self.stack.pipeline_for(call), self.timeout_for(timeout))
+
+    def cached(self, namespace: str, key: str, env: Environment | str | None) -> ConfigEntry | None:
+        """Answer a read with an entry that is fresh: no I/O, no lock. `None` is for `plan_get` to judge."""
+        cache = self.cache
+        if cache is None:
+            return None
+        try:
+            environment = self.environment if env is None else operations.ENVIRONMENTS.get(env)
+            return cache.fresh((namespace, key, environment or ""))
+        except TypeError:  # a name that cannot be hashed is no name
+            return None
 
     def plan_get(
         self,
@@ -197,13 +261,10 @@ class Core:
         default: object,
         fallback: object,
         fresh: bool,
-    ) -> Plan[ConfigEntry] | ConfigEntry:
-        """Plan a read, or answer it at once with an entry that is fresh: no I/O, no lock."""
+    ) -> Plan[ConfigEntry]:
+        """Plan a read."""
+        self.check_open()
         environment = self.env(env, operations.GET_CONFIG)
-        if self.cache is not None and not fresh:
-            cached = self.cache.fresh(namespace, key, environment)
-            if cached is not None:
-                return cached
         call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
         pipeline = self.stack.reads if fresh else self.stack.cached_reads
         return Plan(call, pipeline, self.timeout_for(timeout), default, fallback, fresh)
@@ -222,6 +283,7 @@ class Core:
         idempotency_key: str | None,
     ) -> Plan[ConfigEntry]:
         """Plan a write."""
+        self.check_open()
         operation = operations.SET_CONFIG
         environment = self.env(env, operation)
         secret = secret or isinstance(value, SecretStr)
@@ -236,12 +298,13 @@ class Core:
         }
         if secret:
             # A server that does not mark secrets sends them back as any other string.
-            self._written_secrets.add((namespace, key, environment))
+            self._secrets.add((namespace, key, environment.value))
         call = replace(call, target=call.target.partition("?")[0], body=body, headers=headers)
         return Plan(call, self.stack.pipeline_for(call), self.timeout_for(timeout))
 
     def plan_health(self, timeout: float | None) -> Plan[Health]:
         """Plan one honest question to the primary: no retry, no failover, no circuit breaker."""
+        self.check_open()
         operation = operations.HEALTH_CHECK
         return Plan(Call(operation, operation.path), self.stack.plain, self.timeout_for(timeout))
 
@@ -249,6 +312,7 @@ class Core:
         self, method: str, path: str, params: Mapping[str, Any] | None, json: object, timeout: float | None
     ) -> Plan[Any]:
         """Plan a call that has no method of its own."""
+        self.check_open()
         call = operations.prepare_request(method, path, params, json)
         return Plan(call, self.stack.pipeline_for(call), self.timeout_for(timeout))
 
@@ -260,67 +324,105 @@ class Core:
         """Read a call's total timeout; left out, the client's own."""
         if timeout is None:
             return self.timeout
-        if timeout <= 0:
+        if not timeout > 0:  # NaN is not
             raise errors.InvalidRequestError(f"timeout must be more than 0 seconds, not {timeout!r}")
         return timeout
 
-    def outgoing(self, endpoint: Endpoint, call: Call[Any]) -> tuple[WireRequest, float | None]:
-        """Write one attempt, and say how many seconds it may take."""
+    def countdown(self, timeout: float | None) -> Countdown:
+        """Start the time of a method that makes several calls."""
+        return Countdown(self._clock, self.timeout_for(timeout))
+
+    # --- Attempts ---
+
+    def begin(self, endpoint: Endpoint, call: Call[T]) -> Attempt[T]:
+        """Write one request."""
+        call.progress.attempts += 1
         headers = {**self._headers, REQUEST_ID_HEADER: call.request_id, **call.headers}
         if call.body is not None:
             headers["Content-Type"] = "application/json"
-        context = current()
-        left = context.remaining() if context is not None else self.timeout
-        limit = self.stack.policy.attempt_timeout
+        request = WireRequest(call.operation.method, endpoint, call.target, headers, call.body)
+        context, limit = current(), self.stack.policy.attempt_timeout
+        left = context.remaining() if context is not None else inf
         allowed = left if limit is None else min(left, limit)
-        return WireRequest(call.operation.method, endpoint, call.target, headers, call.body), allowed
+        as_of = self.cache.writes if self.cache is not None else 0
+        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of)
 
-    # --- Coming in ---
+    def read(self, attempt: Attempt[T], reply: Reply) -> Any:
+        """Read a reply: a value, an entry for the cache, or the error that the reply means.
 
-    def incoming(self, endpoint: Endpoint, call: Call[T], reply: Reply) -> T:
-        """Read one attempt's reply: a value, or the error that it means."""
+        Raises:
+            LLMConfigError: What the server, or something in its place, answered.
+        """
+        call = attempt.call
         if reply.is_success:
-            value: Any = call.operation.read(reply)
-            return cast("T", self._mark(value, endpoint) if isinstance(value, ConfigEntry) else value)
+            return self._judge(call.operation.read(reply), attempt, reply)
         error = decode_error(reply, now=datetime.now(UTC))
-        if call.operation is operations.DELETE_CONFIG and _attempt() > 1 and is_absent(error):
-            return call.operation.read(reply)  # an earlier attempt's effect, whose reply was lost
+        if call.operation is operations.DELETE_CONFIG and call.progress.may_have_arrived and is_absent(error):
+            return None  # an earlier attempt took effect, and its reply was lost
         raise error
 
-    def _mark(self, entry: Any, endpoint: Endpoint) -> Any:
-        """Note where an entry came from."""
-        if (entry.namespace, entry.key, entry.environment) in self._written_secrets:
-            entry = entry.as_secret()
-        # It is new, and nobody else has it yet.
-        entry._provenance = Provenance(endpoint=endpoint.url, attempts=_attempt())  # noqa: SLF001
-        return entry
-
-    def blame(
-        self, error: errors.LLMConfigError, endpoint: Endpoint, call: Call[Any]
-    ) -> errors.LLMConfigError:
+    def blame(self, error: errors.LLMConfigError, attempt: Attempt[Any]) -> None:
         """Tell an attempt's error what it happened to."""
-        error.endpoint = error.endpoint or endpoint.url
-        error.attempts = _attempt()
+        call = attempt.call
+        error.endpoint = error.endpoint or attempt.endpoint.url
+        error.attempts = call.progress.attempts
+        if error.is_transient and not was_never_sent(error):
+            call.progress.may_have_arrived = True
         call.locate(error)
-        return error
 
-    def finish(self, plan: Plan[T], answer: Answer[T]) -> T:
+    def _judge(self, value: Any, attempt: Attempt[Any], reply: Reply) -> Any:
+        call = attempt.call
+        if call.operation is operations.GET_CONFIG:
+            _check_asked_for(value, call)
+            return Fetched(self._mark(value, attempt), attempt.as_of)
+        if call.operation is operations.LIST_CONFIGS:
+            # The 0.5 server matches namespaces by prefix, and no server promises an order.
+            own = [self._mark(entry, attempt) for entry in value if entry.namespace == call.namespace]
+            return sorted(own, key=lambda entry: entry.key)
+        if isinstance(value, ConfigEntry):
+            _warn_of_ignored_precondition(value, call, reply)
+            return self._mark(value, attempt)
+        return value
+
+    def _mark(self, entry: ConfigEntry, attempt: Attempt[Any]) -> ConfigEntry:
+        """Note where an entry came from, and that it is a secret where the server does not say so."""
+        if (entry.namespace, entry.key, entry.environment.value) in self._secrets:
+            entry = entry.as_secret()
+        return entry.with_provenance(
+            Provenance(endpoint=attempt.endpoint.url, attempts=attempt.call.progress.attempts)
+        )
+
+    # --- Outcomes ---
+
+    def finish(self, plan: Plan[T], answer: Answer[Any]) -> T:
         """Make the stack's answer the client's, with its provenance."""
-        value: Any = answer.value
-        if plan.call.operation is operations.GET_CONFIG:
-            self._refuse_ciphertext(value, plan.call)
-            if answer.source == "stale":
-                value = self._stale(value, plan.call, answer)
-            elif plan.fresh and self.cache is not None:
-                self.cache.put(value)
+        value, call, cache = answer.value, plan.call, self.cache
+        if isinstance(value, Fetched):
+            if plan.fresh and cache is not None and call.entry_key is not None:
+                cache.keep(call.entry_key, value)
+            value = value.entry
+        elif answer.source == "stale":
+            value = self._stale(value, call, answer)
+        elif call.operation is operations.SET_CONFIG:
+            value = self._written(value, call)
         return cast("T", value)
 
-    def _stale(self, entry: Any, call: Call[Any], answer: Answer[Any]) -> Any:
+    def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
         cause = self.translate(answer.error, call) if answer.error is not None else None
         if cause is not None:
-            log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call))
+            if cause is not answer.error:
+                cause.__cause__ = answer.error
+            log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
         mark = replace(entry.provenance, source="stale", error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
+
+    def _written(self, entry: ConfigEntry, call: Call[Any]) -> ConfigEntry:
+        """Put what was written in the place of a placeholder; from now on it is a secret, or no longer."""
+        if not entry.secret:
+            self._secrets.discard(call.entry_key or ("", "", ""))
+        if not entry.is_redacted or call.body is None:
+            return entry
+        return entry.model_copy(update={"stored_value": SecretStr(json.loads(call.body)["value"])})
 
     def settle(self, plan: Plan[T], error: Exception) -> T:
         """Answer in an error's place, where something may stand in; else raise it as one of the SDK's.
@@ -339,24 +441,8 @@ class Core:
 
     def forget_written(self, call: Call[Any]) -> None:
         """Forget what a write has made old, whether or not its outcome is known."""
-        if (
-            self.cache is not None
-            and not call.operation.is_read
-            and call.namespace
-            and call.key
-            and call.environment
-        ):
-            self.cache.forget(call.namespace, call.key, call.environment)
-
-    def _refuse_ciphertext(self, entry: ConfigEntry, call: Call[Any]) -> None:
-        if is_redacted(entry.stored_value):
-            error = errors.DecryptionError(
-                "the server sent ciphertext or a placeholder in place of the secret",
-                module=Module.CONFIG,
-                endpoint=entry.endpoint,
-            )
-            call.locate(error)
-            raise error
+        if self.cache is not None and not call.operation.is_read and call.entry_key is not None:
+            self.cache.delete(call.entry_key)
 
     def unresolved(self, error: errors.LLMConfigError | None, wanted: Environment) -> errors.LLMConfigError:
         """Say that no environment has an entry, in the words of the most specific one."""
@@ -380,7 +466,9 @@ class Core:
                 f"not asked: {error}", retry_after=error.retry_after, endpoint=error.name or None
             )
         if isinstance(error, DeadlineExceededError):
-            return errors.RequestTimeoutError(f"the call's time is over: {error}")
+            return errors.RequestTimeoutError(
+                f"the call's time is over: {error}", attempts=call.progress.attempts or None
+            )
         if isinstance(error, AllTargetsFailedError):
             each = [self.translate(part, call) for part in error.exceptions]
             told = "; ".join(f"{part.endpoint}: {part.message}" for part in each)
@@ -390,12 +478,14 @@ class Core:
                 attempts=max((part.attempts or 0 for part in each), default=0),
                 retry_after=error.retry_after,
             )
-        return errors.TransportError(f"not sent: {error}", never_sent=True)
+        if isinstance(error, ResilienceError):
+            return errors.TransportError(f"not sent: {error}", never_sent=True)
+        return errors.TransportError(f"failed in an unforeseen way: {type(error).__name__}: {error}")
 
     def _report(self, error: errors.LLMConfigError, call: Call[Any]) -> None:
         """Log a call's final error, as the guide asks: what may pass is a warning, what will not an error."""
         level = logging.WARNING if error.is_retriable else logging.ERROR
-        log.log(level, "%s", error, extra={**_fields(call), "code": error.code, "attempts": error.attempts})
+        log.log(level, "%s", error, extra=_fields(call, error))
 
     # --- Standing in ---
 
@@ -407,14 +497,17 @@ class Core:
         if is_absent(error):
             value = plan.default
         elif is_outage(error):
-            named = self._fallback.get((call.namespace, call.key), UNSET)
-            value = named if plan.fallback is UNSET else plan.fallback
+            value = plan.fallback
+            if value is UNSET and not plan.fresh:
+                value = copy.deepcopy(self._fallback.get((call.namespace, call.key), UNSET))
         else:
             return None
         if value is UNSET:
             return None
         if not is_absent(error):
-            log.warning("%s: answering with the fallback: %s", call.location, error, extra=_fields(call))
+            log.warning(
+                "%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error)
+            )
         return cast("T", self._made_up(call, value, error))
 
     def _made_up(self, call: Call[Any], value: object, error: errors.LLMConfigError) -> ConfigEntry:
@@ -437,31 +530,82 @@ def is_absent(error: errors.LLMConfigError) -> bool:
     return type(error).taxonomy_code == "NOT_FOUND" and error.is_not_found and error.module is Module.CONFIG
 
 
-def _attempt() -> int:
-    """How often the call in hand has been sent, this time included."""
-    context = current()
-    return context.calls if context is not None else 1
+class Countdown:
+    """What is left of the time that several calls have together.
+
+    Args:
+        clock: Time.
+        seconds: How much they have.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._end = clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            RequestTimeoutError: There are none.
+        """
+        left = self._end - self._clock.monotonic()
+        if left <= 0:
+            raise errors.RequestTimeoutError(f"no answer within {self._seconds:g} s")
+        return left
+
+
+def _check_asked_for(entry: ConfigEntry, call: Call[Any]) -> None:
+    """Refuse an entry that a caller must not get for what it asked for.
+
+    Raises:
+        ResponseDecodeError: It is another entry: something between here and there rewrote the path.
+        DecryptionError: It has ciphertext or a placeholder in place of the secret.
+    """
+    found = entry.namespace, entry.key, entry.environment.value
+    if found != call.entry_key:
+        raise errors.ResponseDecodeError(f"the server answered with another entry: {' '.join(found)}")
+    if entry.is_redacted:
+        raise errors.DecryptionError(
+            "the server sent ciphertext or a placeholder in place of the secret", module=Module.CONFIG
+        )
+
+
+def _warn_of_ignored_precondition(entry: ConfigEntry, call: Call[Any], reply: Reply) -> None:
+    """Say that `expected_version` had no effect, where that can be told: the 0.5 server ignores it."""
+    expected = call.expected_version
+    if expected is not None and "etag" not in reply.headers and entry.version != expected + 1:
+        log.warning(
+            "%s: the server ignored expected_version=%d and wrote version %d: a change may have been lost",
+            call.location,
+            expected,
+            entry.version,
+            extra=_fields(call),
+        )
 
 
 def _common_headers(
     token: SecretStr | None, user: str | None, more: Mapping[str, str] | None
 ) -> dict[str, str]:
     headers = {"Accept": "application/json", "User-Agent": f"llm-config-sdk/{__version__}"}
+    headers |= client_headers(more or {})
     if user is not None:
         headers[USER_ID_HEADER] = check_header(USER_ID_HEADER, user)
-    for name, value in (more or {}).items():
-        headers[name] = check_header(name, value)
     if token is not None:
         headers["Authorization"] = check_header("Authorization", f"Bearer {token.get_secret_value()}")
     return headers
 
 
-def _fields(call: Call[Any]) -> dict[str, object]:
-    """Name a call for structured logs."""
-    return {
+def _fields(call: Call[Any], error: errors.LLMConfigError | None = None) -> dict[str, object]:
+    """Name a call, and what happened to it, for structured logs."""
+    fields: dict[str, object] = {
         "operation": call.operation.name,
         "namespace": call.namespace,
         "config_key": call.key,
         "environment": call.environment.value if call.environment else None,
         "request_id": call.request_id,
     }
+    if error is not None:
+        fields |= {"code": error.code, "endpoint": error.endpoint, "attempts": error.attempts}
+        fields["request_id"] = error.request_id or call.request_id
+    return fields

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 from pydantic import SecretStr
 
@@ -19,6 +20,7 @@ from llm_config_sdk.contract import (
     API_PREFIX,
     HEALTH_PATH,
     IDEMPOTENCY_KEY_HEADER,
+    REQUEST_ID_HEADER,
     USER_ID_HEADER,
     Environment,
     Health,
@@ -58,6 +60,11 @@ class Operation(Generic[T_co]):
     is_read: bool
 
 
+def _read_acknowledgement(reply: Reply) -> None:
+    """Read a reply whose status says it all; a page in its place comes from another program."""
+    decoding.read_json(reply)
+
+
 _ENTRY_PATH: Final = f"{API_PREFIX}/configs/{{namespace}}/{{key}}"
 
 GET_CONFIG: Final[Operation[ConfigEntry]] = Operation(
@@ -67,7 +74,7 @@ SET_CONFIG: Final[Operation[ConfigEntry]] = Operation(
     "set_config", "POST", _ENTRY_PATH, decoding.read_entry, repeatable=False, is_read=False
 )
 DELETE_CONFIG: Final[Operation[None]] = Operation(
-    "delete_config", "DELETE", _ENTRY_PATH, decoding.read_nothing, repeatable=True, is_read=False
+    "delete_config", "DELETE", _ENTRY_PATH, _read_acknowledgement, repeatable=True, is_read=False
 )
 LIST_CONFIGS: Final[Operation[list[ConfigEntry]]] = Operation(
     "list_configs",
@@ -93,6 +100,19 @@ HEALTH_CHECK: Final[Operation[Health]] = Operation(
 )
 
 
+@dataclass(slots=True)
+class Progress:
+    """What has become of a call so far.
+
+    Attributes:
+        attempts: How many requests were made.
+        may_have_arrived: Whether one of them failed in a way that leaves its effect open.
+    """
+
+    attempts: int = 0
+    may_have_arrived: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T_co]):
     """One call as it will be sent, as often as it takes: validated, encoded, and with one request id.
@@ -106,6 +126,7 @@ class Call(Generic[T_co]):
         body: The JSON body, if there is one; never in `repr`.
         headers: Headers of this call alone.
         request_id: Sent with every attempt, so that they can be found together.
+        progress: What has become of it so far.
     """
 
     operation: Operation[T_co]
@@ -116,6 +137,20 @@ class Call(Generic[T_co]):
     body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     request_id: str = field(default_factory=lambda: f"req_{random.getrandbits(64):016x}")
+    progress: Progress = field(default_factory=Progress, repr=False, compare=False)
+
+    @property
+    def entry_key(self) -> tuple[str, str, str] | None:
+        """The entry that it is about, in plain strings: namespace, key, environment."""
+        if self.namespace is None or self.key is None or self.environment is None:
+            return None
+        return self.namespace, self.key, self.environment.value
+
+    @property
+    def expected_version(self) -> int | None:
+        """The version that a conditional write builds on, where its If-Match names one."""
+        number = self.headers.get(IF_MATCH_HEADER, "").strip('"').rpartition(".")[2]
+        return int(number) if number.isdecimal() else None
 
     @property
     def is_repeatable(self) -> bool:
@@ -175,7 +210,7 @@ def prepare(
                 operation=operation.name,
                 namespace=namespace,
             )
-    if version is not None and (isinstance(version, bool) or version < 1):
+    if version is not None and not _is_whole(version, at_least=1):
         raise errors.ValidationError(
             f"invalid version {version!r}: versions are whole numbers from 1",
             module=Module.CONFIG,
@@ -197,6 +232,7 @@ def prepare(
 _REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _READ_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = _REPEATABLE_METHODS | {"POST", "PUT", "PATCH"}
+_PATH: Final = re.compile(r"/(?![/\\])[!$-;=?-Z\[\]_a-z~]*")  # RFC 3986's characters but `#`; no second slash
 
 
 def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, body: object) -> Call[Any]:
@@ -211,19 +247,12 @@ def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, bo
         raise errors.InvalidRequestError(
             f"method must be one of {', '.join(sorted(_METHODS))}, not {method!r}"
         )
-    segments = path.partition("?")[0].split("/")
-    if (
-        not path.startswith("/")
-        or path.startswith("//")
-        or not path.isprintable()
-        or not path.isascii()
-        or " " in path
-    ):
+    if not _PATH.fullmatch(path):
         raise errors.InvalidRequestError(
-            f"path must begin with one '/' and be percent-encoded, not {_shown(path)}"
+            f"path must begin with one '/', be percent-encoded and have no fragment: {_shown(path)}"
         )
-    if "." in segments or ".." in segments or "#" in path:
-        raise errors.InvalidRequestError(f"path must have no dot segments and no fragment: {_shown(path)}")
+    if {".", ".."} & set(unquote(path.partition("?")[0]).split("/")):
+        raise errors.InvalidRequestError(f"path must have no dot segments: {_shown(path)}")
     operation: Operation[Any] = Operation(
         "request",
         method,
@@ -237,14 +266,18 @@ def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, bo
     return Call(operation, target, body=None if body is None else encode_json(body, operation="request"))
 
 
+ENVIRONMENTS: Final[Mapping[Any, Environment]] = {
+    name: Environment.parse(name) for name in (*Environment, "dev", "stage", "prod")
+}
+"""Environments by the names in common use: a quick look-up, which `parse_environment` completes."""
+
+
 def parse_environment(env: Environment | str, operation: str) -> Environment:
     """Read an environment as a caller gave it.
 
     Raises:
         ValidationError: It is none of the platform's.
     """
-    if type(env) is Environment:
-        return env
     try:
         return Environment.parse(env)
     except ValueError as error:
@@ -297,13 +330,30 @@ def encode_json(body: object, *, operation: str) -> bytes:
 
 
 def precondition(expected_version: int | ConfigEntry | str | None) -> dict[str, str]:
-    """Write the If-Match header for a version, an entry or an entity tag."""
+    """Write the If-Match header for a version, an entry or an entity tag.
+
+    Raises:
+        ValidationError: It is none of these.
+    """
     if expected_version is None:
         return {}
     if isinstance(expected_version, ConfigEntry):
-        return {"If-Match": expected_version.etag}
-    tag = str(expected_version)
-    return {"If-Match": tag if tag.startswith('"') else f'"{tag}"'}
+        return {IF_MATCH_HEADER: expected_version.etag}
+    if isinstance(expected_version, str) and expected_version:
+        tag = expected_version if expected_version.startswith('"') else f'"{expected_version}"'
+        return {IF_MATCH_HEADER: check_header(IF_MATCH_HEADER, tag)}
+    if not _is_whole(expected_version, at_least=0):
+        raise errors.ValidationError(
+            f"expected_version must be a version, an entry or an entity tag, not {_shown(expected_version)}",
+            module=Module.CONFIG,
+            details={"field": "expected_version"},
+            operation=SET_CONFIG.name,
+        )
+    return {IF_MATCH_HEADER: f'"{expected_version}"'}
+
+
+def _is_whole(number: object, *, at_least: int) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= at_least
 
 
 @lru_cache(maxsize=4096)
@@ -327,24 +377,79 @@ def _shown(name: object) -> str:
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
 
 
-def check_header(name: str, value: str) -> str:
+# --- Headers ------------------------------------------------------------------------------------
+
+IF_MATCH_HEADER: Final = "If-Match"
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_OWN_HEADERS: Final = {
+    name.lower(): name
+    for name in ("Accept", "Authorization", "Content-Type", "User-Agent", REQUEST_ID_HEADER, USER_ID_HEADER)
+}
+_OF_ONE_CALL: Final = {
+    IDEMPOTENCY_KEY_HEADER.lower(): "idempotency_key",
+    IF_MATCH_HEADER.lower(): "expected_version",
+}
+_OF_THE_CONNECTION: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def check_header(name: str, value: object) -> str:
     """Refuse a header value that could smuggle in another header.
 
     Raises:
         InvalidRequestError: It is not printable ASCII. It is not shown, for it may be a token.
     """
-    if not value.isprintable() or not value.isascii() or value != value.strip():
+    if not isinstance(value, str) or not value.isprintable() or not value.isascii() or value != value.strip():
         raise errors.InvalidRequestError(
             f"the header {name!r} must be printable ASCII without spaces around it (its value is not shown)"
         )
     return value
 
 
+def client_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Check headers that go with every request, and give those of the SDK's own their usual names.
+
+    Raises:
+        InvalidRequestError: A name or a value cannot be sent, or is not for a caller to choose.
+    """
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        lowered = str(name).lower()
+        if not _HEADER_NAME.fullmatch(lowered):
+            raise errors.InvalidRequestError(f"{_shown(name)} cannot be the name of a header")
+        if lowered in _OF_THE_CONNECTION:
+            raise errors.InvalidRequestError(
+                f"the header {name!r} is made for each request by the connection"
+            )
+        if lowered in _OF_ONE_CALL:
+            raise errors.InvalidRequestError(
+                f"the header {name!r} belongs to one call: pass {_OF_ONE_CALL[lowered]}=… to it"
+            )
+        checked[_OWN_HEADERS.get(lowered, str(name))] = check_header(str(name), value)
+    return checked
+
+
 def call_headers(*, user: str | None = None, idempotency_key: str | None = None) -> dict[str, str]:
-    """Collect the headers that one call adds."""
+    """Collect the headers that one call adds.
+
+    Raises:
+        InvalidRequestError: One of them cannot be sent.
+    """
     headers: dict[str, str] = {}
     if user is not None:
         headers[USER_ID_HEADER] = check_header(USER_ID_HEADER, user)
     if idempotency_key is not None:
+        if idempotency_key == "":
+            raise errors.InvalidRequestError("idempotency_key must not be empty")
         headers[IDEMPOTENCY_KEY_HEADER] = check_header(IDEMPOTENCY_KEY_HEADER, idempotency_key)
     return headers

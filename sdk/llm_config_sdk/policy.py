@@ -6,6 +6,7 @@ retry (of what never left) and the primary's breaker. The strategies themselves 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,13 @@ from llm_config_resilience import (
 )
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.errors import LLMConfigError, TransportError
+from llm_config_sdk.transport import waited_in_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm_config_resilience import Clock, Listener, Store, Strategy
-    from llm_config_resilience.strategies.conditions import Condition
+    from llm_config_resilience import Clock, Listener, Strategy
+    from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
     from llm_config_sdk.transport import Endpoint
 
@@ -49,6 +51,10 @@ class BreakerPolicy:
     success_threshold: int = 2
     timeout: float = 60.0
 
+    def __post_init__(self) -> None:
+        if min(self.failure_threshold, self.success_threshold) < 1 or not self.timeout > 0:
+            raise ValueError("thresholds must be 1 or more, timeout more than 0 seconds")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePolicy:
@@ -68,6 +74,11 @@ class CachePolicy:
     stale_if_slow: float | None = None
     max_entries: int = 10_000
 
+    def __post_init__(self) -> None:
+        times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.stale_if_slow or 0.0)
+        if not min(times) >= 0 or self.max_entries < 1:
+            raise ValueError("times must be 0 seconds or more, max_entries 1 or more")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResiliencePolicy:
@@ -85,6 +96,15 @@ class ResiliencePolicy:
     attempt_timeout: float | None = ATTEMPT_TIMEOUT
     failback_after: float = 30.0
 
+    def __post_init__(self) -> None:
+        if self.attempt_timeout is not None and not self.attempt_timeout > 0:
+            raise ValueError("attempt_timeout must be more than 0 seconds; None leaves it to the total")
+        if not self.failback_after >= 0:
+            raise ValueError("failback_after must be 0 seconds or more")
+
+
+_PLAIN: Final = ResiliencePolicy(retry=None, breaker=None, attempt_timeout=None)
+
 
 class Stack:
     """The pipelines behind one client, and what they share: breakers, endpoints' health, retry budget.
@@ -92,17 +112,18 @@ class Stack:
     Args:
         policy: The figures; `None` for one plain call, in time.
         endpoints: The primary, then the backups.
-        cache: Where reads are kept, with its policy; `None` for no cache.
+        cache: Where reads are kept; `None` for no cache.
         listeners: Who hears of events.
         clock: Time; a `ManualClock` in tests.
 
     Attributes:
+        policy: The figures.
+        breakers: One circuit breaker an endpoint, where the policy asks for them.
         reads: For what changes nothing.
         cached_reads: The same behind the cache, if there is one.
         writes: For what must not be repeated unless it never left.
         repeatable_writes: For what may be repeated, on the primary alone.
         plain: One try at the primary.
-        breakers: One circuit breaker an endpoint, where the policy asks for them.
     """
 
     def __init__(
@@ -110,36 +131,41 @@ class Stack:
         policy: ResiliencePolicy | None,
         endpoints: Sequence[Endpoint],
         *,
-        cache: tuple[Store, CachePolicy] | None = None,
+        cache: EntryCache | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
-        plain = policy is None
-        policy = (
-            ResiliencePolicy(retry=None, breaker=None, attempt_timeout=None) if policy is None else policy
-        )
-        self.policy = policy
-        primary = endpoints[:1]
-        budget = RetryBudget()
-        self.breakers = _breakers(policy.breaker)
-        within = [self.breakers] if self.breakers is not None else []
+        self.policy = policy or _PLAIN
+        self._listeners = listeners
+        self._clock = clock
+        self.breakers = _breakers(self.policy.breaker)
+        retry, budget = self.policy.retry, RetryBudget()
+        repeat = [Retry(retry, on=is_worth_repeating, budget=budget)] if retry is not None else []
+        resend = [Retry(retry, on=was_never_sent, budget=budget)] if retry is not None else []
+        guard = [self.breakers] if self.breakers is not None else []
         deadline = Timeout(_total_timeout)
-        to_any = Failover(primary if plain else endpoints, failback_after=policy.failback_after)
-        to_primary = Failover(primary, failback_after=policy.failback_after)
+        to_any = self._failover(endpoints if policy is not None else endpoints[:1])
+        to_primary = self._failover(endpoints[:1])
+        self._uncached = (deadline, *repeat, to_any, *guard)
+        self.reads = self._pipeline("read", *self._uncached)
+        self.cached_reads = self._behind(cache)
+        self.writes = self._pipeline("write", deadline, *resend, to_primary, *guard)
+        self.repeatable_writes = self._pipeline("write", deadline, *repeat, to_primary, *guard)
+        self.plain = self._pipeline("plain", deadline, to_primary)
+        self._owned: tuple[Pipeline, ...] = (
+            self.reads,
+            self.cached_reads,
+            self.writes,
+            self.repeatable_writes,
+            self.plain,
+        )
 
-        def pipeline(name: str, *outer: Strategy, may_retry: Condition, target: Failover) -> Pipeline:
-            retry = [Retry(policy.retry, on=may_retry, budget=budget)] if policy.retry is not None else []
-            layers = (*outer, deadline, *retry, target, *within)
-            return Pipeline(*layers, name=name, listeners=listeners, clock=clock)
-
-        self.reads = pipeline("read", may_retry=is_worth_repeating, target=to_any)
-        self.cached_reads = self.reads
-        if cache is not None:
-            kept = _cache_layer(*cache)
-            self.cached_reads = pipeline("read", kept, may_retry=is_worth_repeating, target=to_any)
-        self.writes = pipeline("write", may_retry=was_never_sent, target=to_primary)
-        self.repeatable_writes = pipeline("write", may_retry=is_worth_repeating, target=to_primary)
-        self.plain = Pipeline(deadline, Failover(primary), name="plain", listeners=listeners, clock=clock)
+    def with_cache(self, cache: EntryCache | None) -> Stack:
+        """Copy with another cache, or none; all else is shared."""
+        twin = copy.copy(self)
+        twin.cached_reads = self._behind(cache)
+        twin._owned = (twin.cached_reads,) if cache is not None else ()  # noqa: SLF001  # a copy of this class
+        return twin
 
     def pipeline_for(self, call: Call[Any]) -> Pipeline:
         """Choose by what the call does to the server."""
@@ -149,8 +175,17 @@ class Stack:
 
     def close(self) -> None:
         """End background work."""
-        for pipeline in (self.reads, self.cached_reads, self.writes, self.repeatable_writes):
+        for pipeline in self._owned:
             pipeline.close()
+
+    def _behind(self, cache: EntryCache | None) -> Pipeline:
+        return self.reads if cache is None else self._pipeline("read", _cache_layer(cache), *self._uncached)
+
+    def _failover(self, endpoints: Sequence[Endpoint]) -> Failover:
+        return Failover(endpoints, on=is_endpoints_fault, failback_after=self.policy.failback_after)
+
+    def _pipeline(self, name: str, *layers: Strategy) -> Pipeline:
+        return Pipeline(*layers, name=name, listeners=self._listeners, clock=self._clock)
 
 
 def is_outage(error: Exception) -> bool:
@@ -174,9 +209,17 @@ def was_never_sent(error: Exception) -> bool:
     return isinstance(error, TransportError) and error.never_sent
 
 
+def is_endpoints_fault(error: Exception) -> bool:
+    """Whether another endpoint may do better: this one fails, or is given a rest.
+
+    Waiting for one of the client's own connections, in vain, says nothing of an endpoint.
+    """
+    return bool(getattr(error, "is_transient", False)) and not waited_in_line(error)
+
+
 def _is_an_answer(error: type[BaseException] | BaseException) -> bool:
-    """Whether a breaker ignores the error: the endpoint answered, and is well."""
-    return isinstance(error, LLMConfigError) and not error.is_transient
+    """Whether a breaker ignores the error: the endpoint answered and is well, or was not asked."""
+    return isinstance(error, LLMConfigError) and not is_endpoints_fault(error)
 
 
 def _breakers(policy: BreakerPolicy | None) -> PerTarget | None:
@@ -195,10 +238,11 @@ def _breakers(policy: BreakerPolicy | None) -> PerTarget | None:
     return PerTarget(breaker, name="breaker")
 
 
-def _cache_layer(store: Store, policy: CachePolicy) -> CacheFallback:
+def _cache_layer(cache: EntryCache) -> CacheFallback:
+    policy = cache.policy
     return CacheFallback(
-        store,
-        key=cache_key,
+        cache,
+        key=_entry_key,
         ttl=policy.ttl,
         stale_while_revalidate=policy.stale_while_revalidate,
         stale_if_error=policy.stale_if_error,
@@ -207,10 +251,9 @@ def _cache_layer(store: Store, policy: CachePolicy) -> CacheFallback:
     )
 
 
-def cache_key(call: Call[Any], timeout: float | None) -> tuple[str | None, ...]:
-    """Name the value that a call reads."""
+def _entry_key(call: Call[Any], timeout: float | None) -> tuple[str, str, str] | None:
     del timeout
-    return call.namespace, call.key, call.environment.value if call.environment else None
+    return call.entry_key
 
 
 def _total_timeout(call: Call[Any], timeout: float | None) -> float | None:

@@ -41,6 +41,13 @@ class ClientSettings(BaseSettings):
     backups: Annotated[tuple[str, ...], NoDecode] = ()
     timeout: float = Field(default=DEFAULT_TIMEOUT, gt=0)
 
+    @field_validator("token")
+    @classmethod
+    def _refuse_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("a token must not be empty; leave it out to send none")
+        return value
+
     @field_validator("environment", mode="before")
     @classmethod
     def _parse_environment(cls, value: object) -> Environment:

@@ -9,7 +9,7 @@ import pydantic
 from pydantic import SecretStr, TypeAdapter
 
 from llm_config_sdk.contract import Module
-from llm_config_sdk.errors import InvalidValueError
+from llm_config_sdk.errors import InvalidRequestError, InvalidValueError
 
 if TYPE_CHECKING:
     from llm_config_sdk.entries import ConfigEntry
@@ -24,16 +24,20 @@ def convert(entry: ConfigEntry, wanted: Any, *, strict: bool = False, operation:
 
     Args:
         entry: The entry.
-        wanted: Any type that pydantic knows; `Any` leaves the value as it is, and so does a default.
+        wanted: Any type that pydantic knows; `Any` leaves the value as it is. A default or a fallback is
+            handed back as the very object that the caller gave.
         strict: Whether `"5"` is refused as an `int`, and `1` as a `bool`.
         operation: The client's method, for the message.
 
     Raises:
         InvalidValueError: The value has another type. The message says which was expected and which was
             found, and never shows the value.
+        InvalidRequestError: `wanted` is nothing that pydantic can validate.
     """
+    if entry.source == "default":
+        return entry.stored_value
     value = entry.value
-    if wanted is Any or entry.source == "default":
+    if wanted is Any:
         return value
     if isinstance(value, SecretStr) and not _wants_secret(wanted):
         value = value.get_secret_value()
@@ -45,8 +49,10 @@ def convert(entry: ConfigEntry, wanted: Any, *, strict: bool = False, operation:
             f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
             for fault in faults[:_FAULTS_SHOWN]
         )
+        # A fault may quote what it found, and a secret is not to be quoted.
+        why = "" if entry.secret else f": {told}"
         raise InvalidValueError(
-            f"expected {_name(wanted)}, found {_json_type(entry.stored_value)}: {told}",
+            f"expected {_name(wanted)}, found {_json_type(entry.stored_value)}{why}",
             module=Module.CONFIG,
             details={"field": "value", "expected": _name(wanted), "found": _json_type(entry.stored_value)},
             hint="Correct the stored value, or ask for the type that it has.",
@@ -65,9 +71,12 @@ def _cached_adapter(wanted: Any) -> TypeAdapter[Any]:
 
 def _adapter(wanted: Any) -> TypeAdapter[Any]:
     try:
-        return _cached_adapter(wanted)
-    except TypeError:  # an annotation that cannot be hashed
-        return TypeAdapter(wanted)
+        try:
+            return _cached_adapter(wanted)
+        except TypeError:  # an annotation that cannot be hashed
+            return TypeAdapter(wanted)
+    except (pydantic.PydanticUserError, NameError) as error:
+        raise InvalidRequestError(f"type={_name(wanted)} is nothing that pydantic can validate") from error
 
 
 def _wants_secret(wanted: Any) -> bool:

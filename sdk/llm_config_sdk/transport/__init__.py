@@ -2,6 +2,7 @@
 
 from llm_config_sdk.transport.exchange import AsyncTransport, Endpoint, Transport, WireRequest
 from llm_config_sdk.transport.injected import AsyncInjectedTransport, InjectedTransport
+from llm_config_sdk.transport.mapping import waited_in_line
 from llm_config_sdk.transport.stack import MAX_IN_FLIGHT, AsyncStackTransport, Family, StackTransport
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "StackTransport",
     "Transport",
     "WireRequest",
+    "waited_in_line",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -17,6 +18,8 @@ MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a body, on the wire and after decompression: sixteen times what a server accepts as one value."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_HOST: Final = re.compile(r"[0-9A-Za-z._~-]+|[0-9A-Fa-f:.]+")  # a name or IPv4 address, or an IPv6 address
+_PATH: Final = re.compile(r"[!$-;=@-Z_a-z~]*")  # RFC 3986's characters of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +49,21 @@ class Endpoint:
         Raises:
             InvalidRequestError: It is no http(s) URL, or it has credentials, a query or a fragment.
         """
+        text = str(url).strip()
         try:
-            parts = urlsplit(str(url).strip())
+            parts = urlsplit(text)
             port = parts.port
         except ValueError as error:
             raise InvalidRequestError(f"the base URL cannot be read: {error}") from None
         if parts.username is not None or parts.password is not None:
             raise InvalidRequestError("the base URL must not carry credentials: pass token=… instead")
-        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        host = _ascii_host(parts.hostname or "")
+        if parts.scheme not in _DEFAULT_PORTS or host is None:
+            raise InvalidRequestError("the base URL must begin with http:// or https:// and a host")
+        if "?" in text or "#" in text or not _PATH.fullmatch(parts.path) or not text.isprintable():
             raise InvalidRequestError(
-                f"the base URL must begin with http:// or https:// and a host, not {url!r}"
+                f"the base URL must be scheme, host and path alone, as in {parts.scheme}://{host}"
             )
-        if parts.query or parts.fragment or not parts.path.isascii() or " " in parts.path:
-            raise InvalidRequestError(f"the base URL must be scheme, host and path alone, not {url!r}")
-        host = parts.hostname
         shown = f"[{host}]" if ":" in host else host
         default = _DEFAULT_PORTS[parts.scheme]
         authority = shown if port in {None, default} else f"{shown}:{port}"
@@ -67,6 +71,15 @@ class Endpoint:
         return cls(
             f"{parts.scheme}://{authority}{prefix}", parts.scheme, host, port or default, prefix, authority
         )
+
+
+def _ascii_host(host: str) -> str | None:
+    """Write a host the way it goes over the wire; `None` where it is none."""
+    try:
+        ascii_host = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return None
+    return ascii_host if _HOST.fullmatch(ascii_host) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,14 @@ for that is read inside the client.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
+from llm_config_sdk.decoding import Reply
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, WireRequest
 from llm_config_sdk.transport.mapping import map_error
-
-if TYPE_CHECKING:
-    from llm_config_sdk.decoding import Reply
 
 
 class InjectedTransport:
@@ -35,9 +33,7 @@ class InjectedTransport:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
         give_up_at = None if timeout is None else time.monotonic() + timeout
         try:
-            response = self._client.send(
-                _build(self._client, request, timeout), stream=True, auth=None, follow_redirects=False
-            )
+            response = self._client.send(_build(self._client, request, timeout), **_options(request))
             try:
                 reader = ReplyReader(
                     response.status_code, response.headers.raw, max_bytes=self._max_response_bytes
@@ -49,11 +45,8 @@ class InjectedTransport:
                 response.close()
         except LLMConfigError:
             raise
-        except Exception as error:
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
-            if mapped is None:
-                raise
-            raise mapped from error
+        except Exception as error:  # noqa: BLE001  # what it means is looked up, and it is raised
+            return _reply_or_raise(error, request, timeout)
         return reader.reply()
 
     def close(self) -> None:
@@ -64,11 +57,7 @@ class AsyncInjectedTransport:
     """Sends through an `httpx.AsyncClient` or `httpx2.AsyncClient`, which stays the caller's to close."""
 
     def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
-        if (
-            not hasattr(client, "send")
-            or not hasattr(client, "build_request")
-            or not hasattr(client, "aclose")
-        ):
+        if not all(hasattr(client, name) for name in ("send", "build_request", "aclose")):
             raise InvalidRequestError(
                 f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__name__}"
             )
@@ -80,7 +69,7 @@ class AsyncInjectedTransport:
         try:
             with anyio.fail_after(timeout):
                 response = await self._client.send(
-                    _build(self._client, request, timeout), stream=True, auth=None, follow_redirects=False
+                    _build(self._client, request, timeout), **_options(request)
                 )
                 try:
                     reader = ReplyReader(
@@ -92,15 +81,31 @@ class AsyncInjectedTransport:
                     await response.aclose()
         except LLMConfigError:
             raise
-        except Exception as error:
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
-            if mapped is None:
-                raise
-            raise mapped from error
+        except Exception as error:  # noqa: BLE001  # what it means is looked up, and it is raised
+            return _reply_or_raise(error, request, timeout)
         return reader.reply()
 
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
+
+
+def _options(request: WireRequest) -> dict[str, Any]:
+    # The client's own auth stands in only where the SDK has no token: one Authorization header is enough.
+    own_auth = {"auth": None} if "Authorization" in request.headers else {}
+    return {"stream": True, "follow_redirects": False, **own_auth}
+
+
+def _reply_or_raise(error: Exception, request: WireRequest, timeout: float | None) -> Reply:
+    """Turn an error into ours; one that a hook of the client's made of a reply is that reply again."""
+    response = getattr(error, "response", None) if type(error).__name__ == "HTTPStatusError" else None
+    if response is not None:
+        body = response.content if response.is_stream_consumed else b""
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, body)
+    mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+    if mapped is None:
+        raise error
+    raise mapped from error
 
 
 def _build(client: Any, request: WireRequest, timeout: float | None) -> Any:

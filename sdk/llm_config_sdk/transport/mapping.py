@@ -39,6 +39,7 @@ _BY_NAME: Final[dict[str, _Row]] = {
     "CloseError": (TransportError, "closing the connection", False),
     "NetworkError": (TransportError, "talking to the server", False),
     "RemoteProtocolError": (TransportError, _READ, False),
+    "ProtocolError": (TransportError, "talking to the server", False),
     "ConnectionNotAvailable": (TransportError, _WAIT, True),
     "DecodingError": (ResponseDecodeError, _READ, False),
     "TooManyRedirects": (InvalidRequestError, "following redirects", False),
@@ -82,6 +83,8 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
         return None
     cls, phase, never_sent = row
     facts: dict[str, Any] = {"endpoint": endpoint}
+    if phase is _WAIT:
+        facts["details"] = IN_LINE
     if issubclass(cls, TransportError):
         facts["never_sent"] = never_sent
     if issubclass(cls, RequestTimeoutError):
@@ -92,6 +95,15 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
         return ConnectFailedError(f"the server's TLS certificate is not accepted: {certificate}", **facts)
     said = str(error) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
+
+
+IN_LINE: Final = {"phase": _WAIT}
+"""Details of an error that happened before any endpoint was asked."""
+
+
+def waited_in_line(error: Exception) -> bool:
+    """Whether no connection became free: nothing was sent, and no endpoint is to blame."""
+    return isinstance(error, TransportError) and error.details.get("phase") == _WAIT
 
 
 def _row_for(error: Exception) -> _Row | None:

@@ -9,17 +9,31 @@ Both transports are `httpx` transports too, so that one can be mounted in an `ht
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import os
+import ssl
+import sys
 import threading
 import time
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from weakref import WeakKeyDictionary
 
 import anyio
 import httpx
 
-from llm_config_sdk.errors import InvalidRequestError, RequestTimeoutError
+from llm_config_sdk.errors import (
+    ConnectFailedError,
+    InvalidRequestError,
+    LLMConfigError,
+    RequestTimeoutError,
+    ResponseDecodeError,
+    TransportError,
+)
 from llm_config_sdk.transport.deadline import AsyncDeadlineBackend, Deadline, DeadlineBackend
 from llm_config_sdk.transport.exchange import (
     MAX_RESPONSE_BYTES,
@@ -28,10 +42,10 @@ from llm_config_sdk.transport.exchange import (
     WireRequest,
     wire_headers,
 )
-from llm_config_sdk.transport.mapping import map_error
+from llm_config_sdk.transport.mapping import IN_LINE, map_error
 
 if TYPE_CHECKING:
-    import ssl
+    from collections.abc import MutableMapping
 
     from llm_config_sdk.decoding import Reply
 
@@ -52,13 +66,29 @@ class _Waiter:
         self.event = event
 
 
-class _Slots:
-    """How many exchanges may run, first come, first served. Bookkeeping alone: it never waits."""
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A connection, and the deadline of the exchange that it carries."""
+
+    connection: Any
+    deadline: Deadline
+
+
+class _Pool:
+    """How many exchanges may run, first come, first served, and the connections that are idle.
+
+    Bookkeeping alone: it never waits. It belongs to one process, and in async to one event loop.
+
+    Args:
+        limit: Exchanges at once.
+    """
 
     def __init__(self, limit: int) -> None:
+        self.pid = os.getpid()
         self._free = limit
         self._queue: deque[_Waiter] = deque()
         self._lock = threading.Lock()
+        self._idle: defaultdict[tuple[str, str, int], deque[_Link]] = defaultdict(deque)
 
     def take(self, new_event: Any) -> _Waiter | None:
         """Take a slot now (`None`), or join the queue."""
@@ -90,6 +120,31 @@ class _Slots:
         if handed_over:
             self.give_back()
 
+    def pop_idle(self, endpoint: Endpoint) -> tuple[_Link | None, list[_Link]]:
+        """Take the connection given back last that still stands; the others are to be closed."""
+        idle = self._idle[endpoint.scheme, endpoint.host, endpoint.port]
+        dead: list[_Link] = []
+        while True:
+            try:
+                link = idle.pop()
+            except IndexError:
+                return None, dead
+            if not link.connection.has_expired():
+                return link, dead
+            dead.append(link)
+
+    def push_idle(self, endpoint: Endpoint, link: _Link) -> None:
+        """Keep a connection for the next exchange."""
+        self._idle[endpoint.scheme, endpoint.host, endpoint.port].append(link)
+
+    def drain(self) -> list[_Link]:
+        """Take every idle connection, to be closed."""
+        drained: list[_Link] = []
+        for idle in list(self._idle.values()):
+            while idle:
+                drained.append(idle.pop())
+        return drained
+
 
 class _Stack:
     """What the sync and the async stack have in common: everything but waiting for the wire."""
@@ -109,43 +164,26 @@ class _Stack:
         self._limit = max_in_flight
         self._keepalive_expiry = keepalive_expiry
         self._verify = verify
+        self._ssl_context = _given_context(verify)
         self._max_response_bytes = max_response_bytes
-        self._ssl_context: ssl.SSLContext | None = None
         self._closed = False
-        self._forget()
+        self._pools: MutableMapping[Any, _Pool] = WeakKeyDictionary()
 
-    def _forget(self) -> None:
-        """Begin with no connection and every slot free: at first, and in a child after a fork."""
-        self._pid = os.getpid()
-        self._slots = _Slots(self._limit)
-        self._idle: defaultdict[tuple[str, str, int], deque[Any]] = defaultdict(deque)
+    def _pool_of(self, owner: object) -> _Pool:
+        """The pool of a transport, or of an event loop; a child process begins with one of its own."""
+        pool = self._pools.get(owner)
+        if pool is None:
+            pool = self._pools.setdefault(owner, _Pool(self._limit))
+        if pool.pid != os.getpid():
+            self._pools[owner] = pool = _Pool(self._limit)
+        return pool
 
-    def _enter(self, new_event: Any) -> _Waiter | None:
+    def _check_open(self) -> None:
         if self._closed:
             raise InvalidRequestError("this client is closed")
-        if self._pid != os.getpid():
-            self._forget()  # a parent's sockets are the parent's
-        return self._slots.take(new_event)
 
-    def _pop_idle(self, endpoint: Endpoint) -> tuple[Any | None, list[Any]]:
-        """Take the connection given back last that still stands; the others are to be closed."""
-        idle = self._idle[endpoint.scheme, endpoint.host, endpoint.port]
-        dead: list[Any] = []
-        while True:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                return None, dead
-            if not connection.has_expired():
-                return connection, dead
-            dead.append(connection)
-
-    def _push_idle(self, endpoint: Endpoint, connection: Any) -> bool:
-        """Keep a connection for the next exchange; `False` where it cannot carry another."""
-        if self._closed or not connection.is_available():
-            return False
-        self._idle[endpoint.scheme, endpoint.host, endpoint.port].append(connection)
-        return True
+    def _may_be_reused(self, link: _Link) -> bool:
+        return not self._closed and bool(link.connection.is_available())
 
     def _origin(self, endpoint: Endpoint) -> Any:
         return self._core.Origin(endpoint.scheme.encode(), endpoint.host.encode(), endpoint.port)
@@ -155,7 +193,7 @@ class _Stack:
             return None
         if self._ssl_context is None:
             # One for all connections: making one takes 30 ms.
-            self._ssl_context = httpx.create_ssl_context(verify=self._verify)
+            self._ssl_context = httpx.create_ssl_context(verify=bool(self._verify))
         return self._ssl_context
 
     def _core_request(self, request: WireRequest) -> Any:
@@ -168,10 +206,12 @@ class _Stack:
             request.method.encode(), url, headers=wire_headers(request), content=request.body
         )
 
-    def _too_long_in_queue(self, request: WireRequest, timeout: float | None) -> RequestTimeoutError:
+    def _too_long_in_line(self, request: WireRequest, timeout: float | None) -> RequestTimeoutError:
+        waited = "" if timeout is None else f" {timeout:.3g} s"
         return RequestTimeoutError(
-            f"waited {timeout:.3g} s for one of {self._limit} connections; the request was never sent",
+            f"waited{waited} for one of {self._limit} connections; the request was never sent",
             never_sent=True,
+            details=IN_LINE,
             endpoint=request.endpoint.url,
         )
 
@@ -185,6 +225,9 @@ class StackTransport(_Stack, httpx.BaseTransport):
         verify: Whether the server's certificate is checked, a path to CA certificates, or an SSL context.
         family: Which library carries the bytes: `httpx` (httpcore) or `httpx2` (httpcore2).
         max_response_bytes: Bytes of a body, on the wire and after decompression.
+
+    Raises:
+        InvalidRequestError: One of them cannot be used.
     """
 
     def send(self, request: WireRequest, timeout: float | None) -> Reply:
@@ -194,52 +237,58 @@ class StackTransport(_Stack, httpx.BaseTransport):
             TransportError: No usable answer came.
             ResponseDecodeError: The answer is too large, or its encoding is broken.
         """
+        self._check_open()
         give_up_at = None if timeout is None else time.monotonic() + timeout
-        waiter = self._enter(threading.Event)
+        pool = self._pool_of(self)
+        waiter = pool.take(threading.Event)
         if waiter is not None:
-            self._wait(waiter, request, timeout)
+            self._wait(pool, waiter, request, timeout)
         try:
-            return self._exchange(request, timeout, give_up_at)
+            return self._exchange(pool, request, timeout, give_up_at)
         finally:
-            self._slots.give_back()
+            pool.give_back()
 
-    def _wait(self, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
+    def _wait(self, pool: _Pool, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
+        served = False
         try:
             served = waiter.event.wait(timeout)
-        except BaseException:
-            self._slots.leave(waiter)
-            raise
+        finally:
+            if not served:
+                pool.leave(waiter)
         if not served:
-            self._slots.leave(waiter)
-            raise self._too_long_in_queue(request, timeout)
+            raise self._too_long_in_line(request, timeout)
 
-    def _exchange(self, request: WireRequest, timeout: float | None, give_up_at: float | None) -> Reply:
-        connection, dead = self._pop_idle(request.endpoint)
+    def _exchange(
+        self, pool: _Pool, request: WireRequest, timeout: float | None, give_up_at: float | None
+    ) -> Reply:
+        link, dead = pool.pop_idle(request.endpoint)
         for expired in dead:
-            expired.close()
-        if connection is None:
-            connection = self._connect(request.endpoint)
-        connection.deadline.at = give_up_at
+            _discard(expired)
+        if link is None:
+            link = self._connect(request.endpoint)
+        link.deadline.at = give_up_at
         try:
-            response = connection.handle_request(self._core_request(request))
+            response = link.connection.handle_request(self._core_request(request))
             reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
             for chunk in response.stream:
                 reader.feed(chunk)
             response.close()
         except Exception as error:
-            connection.close()
+            _discard(link)
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
             raise mapped from error
         except BaseException:
-            connection.close()
+            _discard(link)
             raise
-        if not self._push_idle(request.endpoint, connection):
-            connection.close()
+        if self._may_be_reused(link):
+            pool.push_idle(request.endpoint, link)
+        else:
+            _discard(link)
         return reader.reply()
 
-    def _connect(self, endpoint: Endpoint) -> Any:
+    def _connect(self, endpoint: Endpoint) -> _Link:
         deadline = Deadline(self._core)
         connection = self._core.HTTPConnection(
             self._origin(endpoint),
@@ -247,53 +296,43 @@ class StackTransport(_Stack, httpx.BaseTransport):
             keepalive_expiry=self._keepalive_expiry,
             network_backend=DeadlineBackend(self._core.SyncBackend(), deadline),
         )
-        connection.deadline = deadline
-        return connection
+        return _Link(connection, deadline)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Serve an `httpx.Client` that mounts this transport. The whole body is read before it returns."""
-        reply = self.send(*_from_httpx(request, request.read()))
+        """Serve an `httpx.Client` that mounts this transport, in httpx's terms. The body is read before."""
+        try:
+            reply = self.send(*_from_httpx(request, request.read()))
+        except LLMConfigError as error:
+            _raise_for_httpx(error, request)
         return _to_httpx(reply, request)
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed as they come back."""
         self._closed = True
-        for idle in list(self._idle.values()):
-            while idle:
-                idle.pop().close()
+        for link in self._pool_of(self).drain():
+            _discard(link)
 
 
 class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
     """Sends over the SDK's own connections, on asyncio and trio. Arguments as `StackTransport`.
 
-    Connections belong to the event loop that opened them; another loop begins with new ones.
+    Connections belong to the event loop that opened them, and `max_in_flight` is each loop's.
     """
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._loop: object | None = None
 
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply, within `timeout` seconds. Raises as `StackTransport.send`."""
+        self._check_open()
         give_up_at = None if timeout is None else time.monotonic() + timeout
-        waiter = self._enter(anyio.Event)
+        pool = self._pool_of(_running_loop())
+        waiter = pool.take(anyio.Event)
         if waiter is not None:
-            await self._wait(waiter, request, timeout)
-        slots = self._slots
+            await self._wait(pool, waiter, request, timeout)
         try:
-            return await self._exchange(request, timeout, give_up_at)
+            return await self._exchange(pool, request, timeout, give_up_at)
         finally:
-            slots.give_back()
+            pool.give_back()
 
-    def _enter(self, new_event: Any) -> _Waiter | None:
-        loop = anyio.lowlevel.current_token()
-        if self._loop != loop:
-            if self._loop is not None:
-                self._forget()
-            self._loop = loop
-        return super()._enter(new_event)
-
-    async def _wait(self, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
+    async def _wait(self, pool: _Pool, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
         served = False
         try:
             with anyio.move_on_after(timeout):
@@ -301,37 +340,41 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
                 served = True
         finally:
             if not served:
-                self._slots.leave(waiter)
+                pool.leave(waiter)
         if not served:
-            raise self._too_long_in_queue(request, timeout)
+            raise self._too_long_in_line(request, timeout)
 
-    async def _exchange(self, request: WireRequest, timeout: float | None, give_up_at: float | None) -> Reply:
-        connection, dead = self._pop_idle(request.endpoint)
+    async def _exchange(
+        self, pool: _Pool, request: WireRequest, timeout: float | None, give_up_at: float | None
+    ) -> Reply:
+        link, dead = pool.pop_idle(request.endpoint)
         for expired in dead:
-            await _discard(expired)
-        if connection is None:
-            connection = self._connect(request.endpoint)
-        connection.deadline.at = give_up_at
+            await _discard_async(expired)
+        if link is None:
+            link = self._connect(request.endpoint)
+        link.deadline.at = give_up_at
         try:
-            response = await connection.handle_async_request(self._core_request(request))
+            response = await link.connection.handle_async_request(self._core_request(request))
             reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
             async for chunk in response.stream:
                 reader.feed(chunk)
             await response.aclose()
         except Exception as error:
-            await _discard(connection)
+            await _discard_async(link)
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
             raise mapped from error
         except BaseException:
-            await _discard(connection)
+            await _discard_async(link)
             raise
-        if not self._push_idle(request.endpoint, connection):
-            await _discard(connection)
+        if self._may_be_reused(link):
+            pool.push_idle(request.endpoint, link)
+        else:
+            await _discard_async(link)
         return reader.reply()
 
-    def _connect(self, endpoint: Endpoint) -> Any:
+    def _connect(self, endpoint: Endpoint) -> _Link:
         deadline = Deadline(self._core)
         connection = self._core.AsyncHTTPConnection(
             self._origin(endpoint),
@@ -339,25 +382,50 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
             keepalive_expiry=self._keepalive_expiry,
             network_backend=AsyncDeadlineBackend(self._core.AnyIOBackend(), deadline),
         )
-        connection.deadline = deadline
-        return connection
+        return _Link(connection, deadline)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Serve an `httpx.AsyncClient` that mounts this transport. The body is read before it returns."""
-        reply = await self.send(*_from_httpx(request, await request.aread()))
+        """Serve an `httpx.AsyncClient` that mounts this transport. As `StackTransport.handle_request`."""
+        try:
+            reply = await self.send(*_from_httpx(request, await request.aread()))
+        except LLMConfigError as error:
+            _raise_for_httpx(error, request)
         return _to_httpx(reply, request)
 
     async def aclose(self) -> None:
-        """Close the idle connections; those in use are closed as they come back."""
+        """Close the idle connections of this event loop; those in use are closed as they come back."""
         self._closed = True
-        for idle in list(self._idle.values()):
-            while idle:
-                await _discard(idle.pop())
+        for link in self._pool_of(_running_loop()).drain():
+            await _discard_async(link)
 
 
-async def _discard(connection: Any) -> None:
-    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
-        await connection.aclose()
+def _discard(link: _Link) -> None:
+    with contextlib.suppress(Exception):  # it is of no use any more, whatever it says
+        link.connection.close()
+
+
+async def _discard_async(link: _Link) -> None:
+    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True), contextlib.suppress(Exception):
+        await link.connection.aclose()
+
+
+def _running_loop() -> Any:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.current_trio_token()
+    return asyncio.get_running_loop()
+
+
+def _given_context(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext | None:  # noqa: FBT001  # httpx's name
+    """Read the CA certificates that a caller names: at once, so that a wrong path is known at once."""
+    if isinstance(verify, (bool, ssl.SSLContext)):
+        return None if isinstance(verify, bool) else verify
+    try:
+        if Path(verify).is_dir():
+            return ssl.create_default_context(capath=verify)
+        return ssl.create_default_context(cafile=verify)
+    except (OSError, TypeError) as error:  # ssl.SSLError is an OSError
+        raise InvalidRequestError(f"verify={verify!r} cannot be read as CA certificates: {error}") from error
 
 
 def _import_core(family: Family) -> Any:
@@ -371,6 +439,8 @@ def _import_core(family: Family) -> Any:
         ) from error
 
 
+# --- As transports of httpx ---------------------------------------------------------------------
+
 _HOP_BY_HOP: Final = frozenset(
     {"host", "content-length", "transfer-encoding", "accept-encoding", "connection"}
 )
@@ -378,10 +448,7 @@ _HOP_BY_HOP: Final = frozenset(
 
 def _from_httpx(request: httpx.Request, body: bytes) -> tuple[WireRequest, float | None]:
     url = request.url
-    port = f":{url.port}" if url.port else ""
-    endpoint = Endpoint.parse(
-        f"{url.scheme}://{url.netloc.decode().rpartition('@')[2] if port else url.host}"
-    )
+    endpoint = Endpoint.parse(f"{url.scheme}://{url.netloc.decode('ascii')}")
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
     timeouts = [seconds for seconds in request.extensions.get("timeout", {}).values() if seconds is not None]
     wire = WireRequest(request.method, endpoint, url.raw_path.decode("ascii"), headers, body or None)
@@ -394,3 +461,20 @@ _BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfe
 def _to_httpx(reply: Reply, request: httpx.Request) -> httpx.Response:
     headers = {name: value for name, value in reply.headers.items() if name not in _BODY_HEADERS}
     return httpx.Response(reply.status, headers=headers, content=reply.body, request=request)
+
+
+def _raise_for_httpx(error: LLMConfigError, request: httpx.Request) -> NoReturn:
+    """Raise what users of httpx catch; ours is its cause."""
+    raise _httpx_class(error)(error.message, request=request) from error
+
+
+def _httpx_class(error: LLMConfigError) -> type[httpx.RequestError]:
+    if isinstance(error, RequestTimeoutError):
+        if error.details == IN_LINE:
+            return httpx.PoolTimeout
+        return httpx.ConnectTimeout if error.never_sent else httpx.ReadTimeout
+    if isinstance(error, ConnectFailedError):
+        return httpx.ConnectError
+    if isinstance(error, ResponseDecodeError):
+        return httpx.DecodingError
+    return httpx.RemoteProtocolError if isinstance(error, TransportError) else httpx.LocalProtocolError

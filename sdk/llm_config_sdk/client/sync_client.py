@@ -1,0 +1,630 @@
+"""The sync client: a thin, typed face on the operations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from llm_config_sdk import operations, values
+from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset, is_absent
+from llm_config_sdk.errors import LLMConfigError
+from llm_config_sdk.transport import (
+    MAX_IN_FLIGHT,
+    Endpoint,
+    Family,
+    InjectedTransport,
+    StackTransport,
+    Transport,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from llm_config_resilience import Answer, Clock, Listener
+    from llm_config_sdk.contract import Environment, Health
+    from llm_config_sdk.core import Plan, Token
+    from llm_config_sdk.entries import ConfigEntry, HistoryEntry
+    from llm_config_sdk.operations import Call
+    from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+class ConfigClient:
+    """Reads and writes configs, from any number of threads.
+
+        with ConfigClient("https://config.example.com", token="…") as client:
+            model = client.get_str("app/llm", "model", env="production")
+
+    Args:
+        base_url: The primary server; left out, `LLM_CONFIG_BASE_URL`.
+        token: The bearer token; left out, `LLM_CONFIG_TOKEN`.
+        environment: What `env` is where a call leaves it out; left out, `LLM_CONFIG_ENVIRONMENT`, else
+            development.
+        user: Sent as `X-User-ID` and named as the author of changes; left out, `LLM_CONFIG_USER`.
+        backups: Base URLs that reads fail over to; left out, `LLM_CONFIG_BACKUPS`.
+        resilience: What happens when servers fail; `None` makes one plain call.
+        cache: How long reads may be answered without a server; `None` keeps nothing.
+        headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
+        timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
+        fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
+        transport: Which library carries the bytes: `httpx` or `httpx2`.
+        max_in_flight: Requests at once; later ones wait in order, within their timeout.
+        http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
+        verify: Whether certificates are checked, a path to CA certificates, or an SSL context.
+        listeners: Called with each event of the resilience stack.
+        clock: A `ManualClock` in tests.
+
+    Raises:
+        InvalidRequestError: An argument, or a `LLM_CONFIG_*` variable, cannot be used.
+    """
+
+    _transport: Transport
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: Token | None = None,
+        environment: Environment | str | None = None,
+        user: str | None = None,
+        backups: Sequence[str] = (),
+        resilience: ResiliencePolicy | None = DEFAULT_POLICY,
+        cache: CachePolicy | None = DEFAULT_CACHE,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        fallback: Mapping[tuple[str, str], Any] | None = None,
+        transport: Family = "httpx",
+        max_in_flight: int = MAX_IN_FLIGHT,
+        http_client: Any = None,
+        verify: bool | str | ssl.SSLContext = True,
+        listeners: Sequence[Listener] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self._core = Core(
+            Options(
+                base_url=base_url,
+                token=token,
+                environment=environment,
+                user=user,
+                backups=backups,
+                resilience=resilience,
+                cache=cache,
+                headers=headers,
+                timeout=timeout,
+                fallback=fallback,
+                listeners=listeners,
+                clock=clock,
+            )
+        )
+        self._owns_transport = True
+        self._transport = (
+            StackTransport(max_in_flight=max_in_flight, verify=verify, family=transport)
+            if http_client is None
+            else InjectedTransport(http_client)
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._core!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections and refuse further calls. An injected client stays open."""
+        self._core.close()
+        if self._owns_transport:
+            self._transport.close()
+
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        environment: Environment | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        resilience: ResiliencePolicy | Unset | None = UNSET,
+        cache: CachePolicy | Unset | None = UNSET,
+    ) -> Self:
+        """Copy the client with other options. It shares the connections; closing it leaves them open.
+
+        Args:
+            timeout: Seconds for a whole call.
+            environment: What `env` is where a call leaves it out.
+            headers: Sent with every request, beside the client's own.
+            resilience: What happens when servers fail.
+            cache: How long reads may be answered without a server.
+        """
+        twin = object.__new__(type(self))
+        twin._core = self._core.with_options(  # a copy of this very class
+            timeout=timeout, environment=environment, headers=headers, resilience=resilience, cache=cache
+        )
+        twin._transport = self._transport
+        twin._owns_transport = False
+        return twin
+
+    # --- Reading ---
+
+    def get_config(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: object = UNSET,
+        fresh: bool = False,
+        timeout: float | None = None,
+    ) -> ConfigEntry:
+        """Get an entry.
+
+        Args:
+            namespace: Where it lives (`app/llm`).
+            key: Its name there.
+            env: The environment; left out, the client's.
+            default: The value to answer with where there is no such entry, and only then.
+            fallback: The value to answer with when no server answers and nothing is cached.
+            fresh: Whether only a server's own answer will do, at this moment.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            NotFoundError: There is no such entry, and no `default`.
+            LLMConfigError: Whatever else went wrong; `llm_config_sdk.errors` has the tree.
+        """
+        if not fresh:
+            cached = self._core.cached(namespace, key, env)
+            if cached is not None:
+                return cached
+        plan = self._core.plan_get(
+            namespace, key, env, timeout, default=default, fallback=fallback, fresh=fresh
+        )
+        return self._run(plan)
+
+    @overload
+    def get_value(
+        self,
+        namespace: str,
+        key: str,
+        type: type[T],
+        *,
+        env: Environment | str | None = None,
+        fallback: object = UNSET,
+        timeout: float | None = None,
+    ) -> T: ...
+    @overload
+    def get_value(
+        self,
+        namespace: str,
+        key: str,
+        type: type[T],
+        *,
+        env: Environment | str | None = None,
+        default: D,
+        fallback: object = UNSET,
+        timeout: float | None = None,
+    ) -> T | D: ...
+    @overload
+    def get_value(
+        self,
+        namespace: str,
+        key: str,
+        type: Any = Any,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: object = UNSET,
+        timeout: float | None = None,
+    ) -> Any: ...
+    def get_value(
+        self,
+        namespace: str,
+        key: str,
+        type: Any = Any,  # noqa: A002  # the contract's name
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: object = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get a value, validated by pydantic.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            type: Any type that pydantic knows; left out, the value as it is.
+            env: The environment; left out, the client's.
+            default: What to return, as it is, where there is no such entry, and only then.
+            fallback: What to return, as it is, when no server answers and nothing is cached.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            InvalidValueError: The value has another type.
+            NotFoundError: There is no such entry, and no `default`.
+            LLMConfigError: Whatever else went wrong.
+        """
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, type)
+
+    @overload
+    def get_str(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        fallback: str | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> str: ...
+    @overload
+    def get_str(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: D,
+        fallback: str | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> str | D: ...
+    def get_str(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: str | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get a string; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, str, strict=True, operation="get_str")
+
+    @overload
+    def get_int(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        fallback: int | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> int: ...
+    @overload
+    def get_int(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: D,
+        fallback: int | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> int | D: ...
+    def get_int(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: int | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get an integer; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, int, strict=True, operation="get_int")
+
+    @overload
+    def get_float(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        fallback: float | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> float: ...
+    @overload
+    def get_float(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: D,
+        fallback: float | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> float | D: ...
+    def get_float(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: float | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get a number; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, float, strict=True, operation="get_float")
+
+    @overload
+    def get_bool(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        fallback: bool | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> bool: ...
+    @overload
+    def get_bool(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: D,
+        fallback: bool | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> bool | D: ...
+    def get_bool(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: bool | Unset = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get a boolean; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, bool, strict=True, operation="get_bool")
+
+    def get_json(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        default: object = UNSET,
+        fallback: object = UNSET,
+        timeout: float | None = None,
+    ) -> Any:
+        """Get any JSON value, a copy of the caller's own. Arguments as `get_value`."""
+        entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
+        return values.convert(entry, Any, operation="get_json")
+
+    def resolve(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+    ) -> ConfigEntry:
+        """Get an entry with overrides applied: the most specific environment that has it wins.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            env: The environment to resolve for; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            NotFoundError: No environment in the platform's order has it.
+            LLMConfigError: Whatever else went wrong.
+        """
+        wanted = self._core.env(env, operations.GET_CONFIG)
+        countdown = self._core.countdown(timeout)
+        absent: LLMConfigError | None = None
+        for environment in reversed(wanted.overrides):
+            entry = self.get_config(namespace, key, env=environment, default=None, timeout=countdown.left())
+            if entry.error is None or not is_absent(entry.error):
+                return entry
+            absent = absent or entry.error
+        raise self._core.unresolved(absent, wanted)
+
+    def list_configs(
+        self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
+    ) -> list[ConfigEntry]:
+        """List a namespace's entries, sorted by key; an unknown namespace has none.
+
+        Args:
+            namespace: Where they live.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        return self._run(self._core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout))
+
+    def get_history(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+    ) -> list[HistoryEntry]:
+        """List an entry's versions, newest first; what was a secret is redacted.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        return self._run(self._core.plan(operations.GET_HISTORY, namespace, key, env, timeout))
+
+    # --- Writing ---
+
+    def set_config(
+        self,
+        namespace: str,
+        key: str,
+        value: object,
+        *,
+        env: Environment | str | None = None,
+        user: str | None = None,
+        secret: bool = False,
+        expected_version: int | ConfigEntry | str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> ConfigEntry:
+        """Create an entry, or give it a new version. Never repeated once it may have been sent.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            value: Any JSON value; a `pydantic.SecretStr` is stored as a secret.
+            env: The environment; left out, the client's.
+            user: The author of the change; left out, the client's user.
+            secret: Whether to store it encrypted; the value must then be a string.
+            expected_version: Write only if this is still the newest: a version, an entry or an entity tag.
+            idempotency_key: Asserts that the server honours it, so that the write may be repeated.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            ConflictError: The entry is no longer at `expected_version`.
+            InvalidValueError: The value is not JSON, or is a secret and not a string.
+            LLMConfigError: Whatever else went wrong. Unless it says that the request was never sent, the
+                write may have taken effect.
+        """
+        return self._run(
+            self._core.plan_set(
+                namespace,
+                key,
+                value,
+                env,
+                timeout,
+                user=user,
+                secret=secret,
+                expected_version=expected_version,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    def delete_config(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Delete an entry; its history stays.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            NotFoundError: There was no such entry.
+            LLMConfigError: Whatever else went wrong.
+        """
+        self._run(self._core.plan(operations.DELETE_CONFIG, namespace, key, env, timeout))
+
+    def rollback(
+        self,
+        namespace: str,
+        key: str,
+        version: int,
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+    ) -> ConfigEntry:
+        """Write an earlier version's value as a new version. Never repeated once it may have been sent.
+
+        Args:
+            namespace: Where it lives.
+            key: Its name there.
+            version: Which version's value to write.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            VersionNotFoundError: There is no such version.
+            LLMConfigError: Whatever else went wrong.
+        """
+        plan = self._core.plan(operations.ROLLBACK, namespace, key, env, timeout, version=version)
+        return self._run(plan)
+
+    # --- The server itself ---
+
+    def health_check(self, *, timeout: float | None = None) -> Health:
+        """Ask the primary how it is: one request, without retry, failover or circuit breaker.
+
+        Args:
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            ServiceUnavailableError: It is not well; its report is in `.response.body`.
+            LLMConfigError: Whatever else went wrong.
+        """
+        return self._run(self._core.plan_health(timeout))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: object = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a call that has no method of its own, with the same errors, retries and headers.
+
+        Args:
+            method: The HTTP method.
+            path: From the root of the base URL (`/api/v1/audit/events`), percent-encoded.
+            params: The query's parameters.
+            json: The body.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Returns:
+            The decoded JSON, or `None` for an empty success.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        return self._run(self._core.plan_request(method, path, params, json, timeout))
+
+    # --- Running ---
+
+    def _run(self, plan: Plan[T]) -> T:
+        core = self._core
+        try:
+            answer: Answer[Any] = plan.pipeline.answer(self._attempt, plan.call, plan.timeout)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it leaves as one of ours
+            return core.settle(plan, error)
+        finally:
+            core.forget_written(plan.call)
+        return core.finish(plan, answer)
+
+    def _attempt(self, endpoint: Endpoint, call: Call[Any], timeout: float) -> Any:
+        del timeout  # the whole call's; the pipeline keeps it
+        core = self._core
+        attempt = core.begin(endpoint, call)
+        try:
+            return core.read(attempt, self._transport.send(attempt.request, attempt.timeout))
+        except LLMConfigError as error:
+            core.blame(error, attempt)
+            raise
