@@ -1,0 +1,67 @@
+"""The commands, put together."""
+
+import logging
+from typing import Annotated, Final
+
+import typer
+
+from llm_config_sdk import __version__
+from llm_config_sdk.cli import PROGRAM, commands, explain
+from llm_config_sdk.cli.demo import demo
+from llm_config_sdk.cli.exits import exits_help
+from llm_config_sdk.cli.output import survive_any_encoding, write_line
+from llm_config_sdk.cli.serve import serve
+
+_LOGGERS: Final = ("llm_config_sdk", "llm_config_resilience")
+
+app: Final = typer.Typer(
+    name=PROGRAM,
+    no_args_is_help=True,
+    epilog=exits_help(),
+    # Its tracebacks would show local variables, and with them tokens and secrets.
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  # how typer calls it
+    if wanted:
+        write_line(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Read and write the configs of an LLM Config Manager platform, and try its failures out."""
+    del version  # its callback has answered
+    survive_any_encoding()
+    for name in _LOGGERS:
+        # What a command has to say of an error it prints itself; without any handler, Python would too.
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
+
+
+app.command("get")(commands.get)
+app.command("set")(commands.set_)
+app.command("list")(commands.list_)
+app.command("history")(commands.history)
+app.command("rollback")(commands.rollback)
+app.command("delete")(commands.delete)
+app.command("health")(commands.health)
+app.command("explain")(explain.explain)
+app.command("demo")(demo)
+app.command(
+    "serve",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(serve)
+
+
+def run() -> None:
+    """Run the command line on the process's own arguments, and exit."""
+    app(prog_name=PROGRAM)

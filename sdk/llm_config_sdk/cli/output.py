@@ -1,0 +1,186 @@
+"""What commands write: values, tables and JSON on stdout, errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llm_config_sdk.errors import LLMConfigError, one_line, without_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm_config_sdk.cli.exits import Exit
+    from llm_config_sdk.entries import ConfigEntry, HistoryEntry
+
+HIDDEN: Final = "**********"
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """Make a console for a stream, stdout unless given; it honours NO_COLOR, width and pipes."""
+    return Console(file=stream or sys.stdout, highlight=False, soft_wrap=False)
+
+
+def survive_any_encoding() -> None:
+    """Let a terminal that cannot show a character show a question mark, rather than end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+
+
+def write_json(document: object) -> None:
+    """Write one JSON document."""
+    _write(json.dumps(document, indent=2, ensure_ascii=False, default=str), sys.stdout)
+
+
+def write_line(text: str) -> None:
+    """Write text as it is: no wrapping, no markup; on a terminal, nothing that would steer it."""
+    _write(inert(text) if sys.stdout.isatty() else text, sys.stdout)
+
+
+def write_note(text: str) -> None:
+    """Write a remark beside the output, to stderr."""
+    _write(inert(text), sys.stderr)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    print(text, file=stream)
+
+
+def inert(text: str) -> str:
+    """Write control characters out, so that a stored value cannot steer the terminal that shows it."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def shown_value(value: object, *, reveal: bool) -> Any:
+    """Make a value fit for JSON, with secrets hidden unless they are asked for."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value() if reveal else HIDDEN
+    return value
+
+
+def as_text(value: object, *, reveal: bool) -> str:
+    """Write a value in one piece: a string as it is, anything else as JSON."""
+    shown = shown_value(value, reveal=reveal)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def entry_document(entry: ConfigEntry, *, reveal: bool) -> dict[str, Any]:
+    """Describe an entry for machines: the wire's fields, and where this copy came from."""
+    return {
+        "id": entry.id,
+        "namespace": entry.namespace,
+        "key": entry.key,
+        "environment": entry.environment.value,
+        "value": shown_value(entry.value, reveal=reveal),
+        "version": entry.version,
+        "secret": entry.secret,
+        "metadata": entry.metadata.model_dump(mode="json"),
+        "source": entry.source,
+        "endpoint": entry.endpoint,
+        "attempts": entry.attempts,
+    }
+
+
+def history_document(item: HistoryEntry) -> dict[str, Any]:
+    """Describe a version for machines; what was a secret is never in it."""
+    return {
+        "version": item.version,
+        "value": shown_value(item.value, reveal=False),
+        "created_at": item.created_at.isoformat(),
+        "created_by": item.created_by,
+        "change_description": item.change_description,
+    }
+
+
+def entries_table(entries: Iterable[ConfigEntry], *, reveal: bool, title: str) -> Table:
+    """Lay entries out, one a row."""
+    rows = [
+        (
+            entry.key,
+            as_text(entry.value, reveal=reveal),
+            str(entry.version),
+            f"{entry.metadata.updated_at:%Y-%m-%d %H:%M}",
+            entry.metadata.updated_by,
+        )
+        for entry in entries
+    ]
+    return table(("key", "value", "version", "updated", "by"), rows, title=title)
+
+
+def history_table(items: Iterable[HistoryEntry], *, title: str) -> Table:
+    """Lay versions out, one a row."""
+    rows = [
+        (
+            str(item.version),
+            as_text(item.value, reveal=False),
+            f"{item.created_at:%Y-%m-%d %H:%M:%S}",
+            item.created_by,
+            item.change_description or "",
+        )
+        for item in items
+    ]
+    return table(("version", "value", "written", "by", "change"), rows, title=title)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
+    """Make a table of plain text: nothing in a cell is markup, or can steer a terminal."""
+    made = Table(title=Text(inert(title)) if title else None, title_justify="left")
+    for column in columns:
+        made.add_column(column, justify="right" if column in {"version", "#"} else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(inert(cell)) for cell in row))
+    return made
+
+
+def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
+    """Describe an error for machines."""
+    endpoint = without_credentials(error.endpoint) if error.endpoint else None
+    return {
+        "error": {
+            "type": type(error).__name__,
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "status": error.status,
+            "category": error.category.value,
+            "module": error.module.value if error.module else None,
+            "details": error.details,
+            "retriable": error.is_retriable,
+            "retry_after": error.retry_after,
+            "request_id": error.request_id,
+            "operation": error.operation,
+            "namespace": error.namespace,
+            "key": error.key,
+            "environment": error.environment,
+            "endpoint": endpoint,
+            "attempts": error.attempts,
+            "exit_code": int(code),
+        }
+    }
+
+
+def report(error: LLMConfigError, code: Exit, *, as_json: bool) -> None:
+    """Write an error to stderr: what happened, then what to do."""
+    if as_json:
+        _write(json.dumps(error_document(error, code), ensure_ascii=False, default=str), sys.stderr)
+        return
+    facts = [
+        one_line(str(error.code)) if error.code else "",
+        f"HTTP {error.status}" if error.status is not None else "",
+        f"request {one_line(error.request_id)}" if error.request_id else "",
+    ]
+    told = ", ".join(fact for fact in facts if fact)
+    paper = console(sys.stderr)
+    message = one_line(error.message) + (f" ({told})" if told else "")
+    paper.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    paper.print(Text.assemble((" hint: ", "bold"), one_line(error.hint)), soft_wrap=True)
