@@ -1,8 +1,4 @@
-"""The socket host: a server on a loopback port, in a thread of its own, that can break the wire.
-
-h11 reads and writes the HTTP; what a `Delivery` asks for beyond it (resets, cuts, drips, garbage)
-is done to the bytes that h11 has made.
-"""
+"""The socket host: a server on a loopback port, in a thread of its own, that can break the wire."""
 
 from __future__ import annotations
 
@@ -13,40 +9,25 @@ import socket
 import struct
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import h11
-
-from llm_config_mock_server.messages import At, Delivery, Drip, End, Later, Outcome, Reply, Request
+from .wire import Action, Move, Send, Sleep, Wire
 
 if TYPE_CHECKING:
     import ssl
     from asyncio.trsock import TransportSocket
     from collections.abc import Callable
 
-    from llm_config_mock_server.core import Core, Exchange
+    from llm_config_mock_server.core import Core
+    from llm_config_mock_server.messages import At
 
 BACKLOG: Final = 1024  # connections that wait to be accepted: a thousand clients may come at once
 READ_BYTES: Final = 65_536  # at once
-HEAD_MAX_BYTES: Final = 131_072  # h11 stops reading a head here; the limits below are told apart before
-TARGET_MAX_BYTES: Final = 65_534  # where the platform's published server answers 414
-HEADERS_MAX_BYTES: Final = 65_536  # our choice, of all headers together
-HEADERS_MAX_COUNT: Final = 100  # where the platform's published server answers 431
 RESET_FLUSH_SECONDS: Final = 0.005  # between the last byte and an RST, which throws unread data away
 LINGER_SECONDS: Final = 0.5  # how long an unread body is read away, so that the reply survives the close
 LINGER_BYTES: Final = 16 * 1024 * 1024  # and how much of it
 TLS_CLOSE_SECONDS: Final = 0.5  # how long a TLS goodbye may take
-_BAD_REQUEST: Final = 400
-_TOO_LARGE: Final = 413
-_TARGET_TOO_LONG: Final = 414
-_HEADERS_TOO_LARGE: Final = 431
-_NO_BODY: Final = frozenset({204, 304})
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
-
-_T = TypeVar("_T")
-
-# How a connection goes on after a reply.
-_Next = Literal["keep", "close", "doomed", "gone"]
 
 
 class SocketHost:
@@ -207,7 +188,7 @@ class SocketHost:
 
 
 class _Connection:
-    """One connection, from accept to close."""
+    """Drives one connection over a real socket."""
 
     def __init__(
         self,
@@ -218,14 +199,12 @@ class _Connection:
         *,
         is_tls: bool,
     ) -> None:
-        self._core = core
-        self._clock = clock
         self._reader = reader
         self._writer = writer
         self._is_tls = is_tls
         self._is_reset = False
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_MAX_BYTES)
-        self._peer = (writer.get_extra_info("peername") or ("",))[0]
+        peer: str = (writer.get_extra_info("peername") or ("",))[0]
+        self._wire = Wire(core, clock, peer)
         self.socket: TransportSocket = writer.get_extra_info("socket")
         # `drain` is to mean that the kernel has every byte.
         writer.transport.set_write_buffer_limits(0)
@@ -238,164 +217,39 @@ class _Connection:
         self._writer.transport.abort()
 
     async def serve(self) -> None:
-        """Answer requests until one side has had enough."""
-        delivery = self._core.connect(self._clock())
-        if delivery is not None:
-            await asyncio.sleep(delivery.delay)
-            await self._write(delivery.raw or b"", None)
-            await self._end(delivery.end)
-            return
-        doomed = False
-        while True:
-            try:
-                event = await self._next_event()
-            except h11.RemoteProtocolError as error:
-                await self._refuse_protocol(error)
-                return
-            if not isinstance(event, h11.Request) or doomed:
-                return
-            following = await self._exchange(event)
-            if following == "close":
-                await self._goodbye()
-            if following in {"close", "gone"}:
-                return
-            doomed = following == "doomed"
-            if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
-                await self._goodbye()
-                return
-            self._http.start_next_cycle()
-
-    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
-        while True:
-            event = self._http.next_event()
-            if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value]  # NEED_DATA was just ruled out
-            self._http.receive_data(await self._reader.read(READ_BYTES))
-
-    async def _exchange(self, head: h11.Request) -> _Next:
-        request = Request(
-            head.method.decode("ascii"),
-            head.target.decode("latin-1"),
-            tuple(
-                (name.decode("ascii"), value.decode("latin-1")) for name, value in head.headers.raw_items()
-            ),
-            peer=self._peer,
-        )
-        exchange = self._core.begin(request, self._clock())
-        settled = False
+        """Do what the wire says until it has had enough."""
+        moves = self._wire.run()
         try:
-            problem = _head_problem(request)
-            outcome: Outcome | None
-            if problem is not None:
-                outcome = exchange.refuse(*problem, self._clock())
-            else:
-                outcome = await self._ask(exchange.answer_head)
-            if outcome is None:
-                outcome = await self._late(exchange)
-            settled = True
+            action = next(moves)
+            while True:
+                action = moves.send(await self._do(action))
+        except StopIteration:
+            return
         finally:
-            if not settled:
-                exchange.abandon()
-        return await self._deliver(outcome, request)
+            moves.close()
 
-    async def _ask(self, question: Callable[[At], _T | Later]) -> _T:
-        while True:
-            answer = question(self._clock())
-            if not isinstance(answer, Later):
-                return answer
-            await asyncio.sleep(answer.seconds)
-
-    async def _late(self, exchange: Exchange) -> Outcome:
-        if self._http.they_are_waiting_for_100_continue:
-            await self._write(self._send(h11.InformationalResponse(status_code=100, headers=[])), None)
-        body = bytearray()
-        longest = self._core.platform.options.body_max_bytes
-        while True:
-            try:
-                event = await self._next_event()
-            except h11.RemoteProtocolError as error:
-                if self._reader.at_eof():
-                    raise ConnectionResetError("the client went in the middle of its body") from error
-                return exchange.refuse(_BAD_REQUEST, str(error), self._clock())
-            if not isinstance(event, h11.Data):
-                break
-            body += event.data
-            if len(body) > longest:
-                return exchange.refuse(_TOO_LARGE, f"the body may have {longest} bytes", self._clock())
-        return await self._ask(lambda at: exchange.answer(bytes(body), at))
-
-    async def _deliver(self, outcome: Outcome, request: Request) -> _Next:
-        reply, delivery = outcome.reply, outcome.delivery
-        if delivery.delay:
-            await asyncio.sleep(delivery.delay)
-        if delivery.raw is not None:
-            await self._write(delivery.raw, delivery.body)
-        elif reply is not None:
-            await self._send_reply(reply, delivery, request)
-        match delivery.end:
-            case End.KEEP:
-                return "keep"
-            case End.CLOSE_ON_REUSE:
-                return "doomed"
-            case _:
-                await self._end(delivery.end)
-                return "gone"
-
-    async def _send_reply(self, reply: Reply, delivery: Delivery, request: Request) -> None:
-        head, body = self._serialised(reply, request)
-        if delivery.cut_head is not None:
-            head, body = head[: delivery.cut_head], b""
-        elif delivery.cut_body is not None:
-            body = body[: min(delivery.cut_body, max(0, len(body) - 1))]
-        if delivery.head is None and delivery.body is None:
-            await self._write(head + body, None)
-        else:
-            await self._write(head, delivery.head)
-            await self._write(body, delivery.body)
-
-    def _serialised(self, reply: Reply, request: Request) -> tuple[bytes, bytes]:
-        bodiless = request.method == "HEAD" or reply.status in _NO_BODY
-        headers = [
-            (name.encode("ascii"), value.encode("latin-1"))
-            for name, value in reply.headers
-            if name.lower() not in {"content-length", "transfer-encoding"}
-        ]
-        if reply.status not in _NO_BODY:
-            headers.append((b"content-length", b"%d" % len(reply.body)))
-        if self._http.their_state is not h11.DONE:
-            # The body was not read, so nothing that follows could be told from it.
-            headers.append((b"connection", b"close"))
-        head = self._send(h11.Response(status_code=reply.status, headers=headers))
-        body = b"" if bodiless else self._send(h11.Data(data=reply.body))
-        return head, body + self._send(h11.EndOfMessage())
-
-    def _send(self, event: h11.Event) -> bytes:
-        return self._http.send(event) or b""
-
-    async def _write(self, data: bytes, drip: Drip | None) -> None:
-        if drip is None:
-            if data:
+    async def _do(self, action: Action) -> bytes:
+        match action:
+            case Send(data):
                 self._writer.write(data)
                 await self._writer.drain()
-            return
-        for start in range(0, len(data), drip.size):
-            self._writer.write(data[start : start + drip.size])
-            await self._writer.drain()
-            await asyncio.sleep(drip.interval)
+            case Sleep(seconds):
+                await asyncio.sleep(seconds)
+            case Move.READ:
+                return await self._reader.read(READ_BYTES)
+            case Move.HALF_CLOSE:
+                if self._writer.can_write_eof():
+                    self._writer.write_eof()
+            case Move.RESET:
+                await asyncio.sleep(RESET_FLUSH_SECONDS)
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+                self._is_reset = True
+                self._writer.transport.abort()
+            case Move.CLOSE | Move.LINGER:
+                await self._goodbye(linger=action is Move.LINGER)
+        return b""
 
-    async def _refuse_protocol(self, error: h11.RemoteProtocolError) -> None:
-        status, reason = error.error_status_hint, str(error)
-        waiting = self._http.trailing_data[0]
-        if status == _HEADERS_TOO_LARGE and b"\r\n" not in waiting:
-            status, reason = _TARGET_TOO_LONG, f"a target may have {TARGET_MAX_BYTES} bytes"
-        if self._reader.at_eof() or self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            return
-        reply = self._core.refuse(status, reason, self._clock())
-        head, body = self._serialised(reply, Request("GET", "/"))
-        await self._write(head + body, None)
-        await self._goodbye()
-
-    async def _goodbye(self) -> None:
+    async def _goodbye(self, *, linger: bool) -> None:
         """Close after the last reply, without losing it to an RST over bytes that nobody read."""
         if self._is_tls:
             self._writer.close()
@@ -404,43 +258,12 @@ class _Connection:
             return
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        if self._http.their_state is h11.DONE and not self._http.trailing_data[0]:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await self._read_away(LINGER_BYTES)
-
-    async def _read_away(self, most: int | None = None) -> None:
-        while chunk := await self._reader.read(READ_BYTES):
-            most = None if most is None else most - len(chunk)
-            if most is not None and most <= 0:
-                return
-
-    async def _end(self, end: End) -> None:
-        match end:
-            case End.RESET:
-                await asyncio.sleep(RESET_FLUSH_SECONDS)
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-                self._is_reset = True
-                self._writer.transport.abort()
-            case End.HANG:
-                await self._read_away()
-            case End.HALF_CLOSE:
-                if self._writer.can_write_eof():
-                    self._writer.write_eof()
-                await self._read_away()
-            case _:
-                await self._goodbye()
-
-
-def _head_problem(request: Request) -> tuple[int, str] | None:
-    if len(request.target) > TARGET_MAX_BYTES:
-        return _TARGET_TOO_LONG, f"a target may have {TARGET_MAX_BYTES} bytes"
-    if len(request.headers) > HEADERS_MAX_COUNT:
-        return _HEADERS_TOO_LARGE, f"there may be {HEADERS_MAX_COUNT} headers"
-    if sum(len(name) + len(value) for name, value in request.headers) > HEADERS_MAX_BYTES:
-        return _HEADERS_TOO_LARGE, f"headers may have {HEADERS_MAX_BYTES} bytes"
-    return None
+        if linger:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    left = LINGER_BYTES
+                    while left > 0 and (chunk := await self._reader.read(READ_BYTES)):
+                        left -= len(chunk)
 
 
 def _shut(held: socket.socket | TransportSocket) -> None:
