@@ -19,10 +19,13 @@ class Randomness:
 
     Args:
         seed: Makes every draw repeatable; `None` draws a seed, which `seed` then tells.
+        run: Counts the runs of a server that keeps its state and its seed: the ids of a later run are
+            not those of an earlier one, tokens are.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, *, run: int = 1) -> None:
         """Choose the seed."""
+        self._run: tuple[int, ...] = () if run == 1 else (run,)
         self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
         self._counts = {"request": count(1), "entry": count(1), "token": count(1)}
 
@@ -43,4 +46,5 @@ class Randomness:
         return f"lcm_{user}_{self._bits('token', _TOKEN_BITS):032x}"
 
     def _bits(self, purpose: str, bits: int) -> int:
-        return self.derive(purpose, next(self._counts[purpose])).getrandbits(bits)
+        run = () if purpose == "token" else self._run
+        return self.derive(purpose, *run, next(self._counts[purpose])).getrandbits(bits)

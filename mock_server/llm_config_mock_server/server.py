@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum, auto
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from llm_config_sdk.contract import Environment, key_problem, namespace_problem
@@ -17,6 +18,7 @@ from .profiles import ProfileName, load_profile
 from .profiles.guide import entry_body
 from .randomness import Randomness
 from .rbac import EVERYWHERE, Grant
+from .sqlite_storage import SqliteStorage
 from .store import Address, MemoryStorage, Record, Storage
 from .vault import KEY_BYTES
 
@@ -55,7 +57,8 @@ class MockServer:
         profile: How the server speaks: `guide`.
         port: The port; 0 takes a free one at the first start and keeps it.
         host: The address to listen on.
-        storage: Where records lie; in memory if left out.
+        storage: Where records lie: the path of a sqlite database, which is made where there is none
+            and keeps the seed too; in memory if left out.
         seed: Makes ids, tokens, drawn faults and delays repeatable; drawn if left out (see `seed`).
         tls: Whether to speak HTTPS, with a certificate of a throw-away authority (needs `trustme`).
         limits: A caller's rate limit; `True` is the one that the profile documents (the guide has
@@ -64,11 +67,12 @@ class MockServer:
         encryption_key: Key 1 of the vault, 32 bytes; made from the seed if left out, `None` for a
             vault without a key.
         value_max_bytes: The longest value, in bytes of JSON.
-        disk_bytes: Bytes that the simulated disk holds; `None` for no bound. Not with `storage`.
+        disk_bytes: Bytes that the disk holds, simulated for records in memory; `None` for no bound.
         clock: What reads the time.
 
     Raises:
         ValueError: An argument is outside its range, or two contradict each other.
+        OSError: The database cannot be opened or made.
     """
 
     def __init__(
@@ -77,7 +81,7 @@ class MockServer:
         *,
         port: int = 0,
         host: str = LOOPBACK,
-        storage: Storage | None = None,
+        storage: Storage | str | PathLike[str] | None = None,
         seed: int | None = None,
         tls: bool = False,
         limits: bool | Limits = True,
@@ -88,22 +92,18 @@ class MockServer:
         clock: Callable[[], At] = At.now,
     ) -> None:
         """Put the server together; nothing is bound before `start`."""
-        if storage is not None and disk_bytes is not None:
-            raise ValueError("disk_bytes is about the storage in memory: give either it or a storage")
-        randomness = Randomness(seed)
         spoken = load_profile(profile)
+        randomness, kept, first_seed = _state(storage, seed, disk_bytes)
         self._clock = clock
         self._is_tls = tls
         self._core = Core(
             spoken,
             Platform(
-                MemoryStorage(disk_bytes) if storage is None else storage,
+                kept,
                 randomness,
                 Options(auth=auth, value_max_bytes=value_max_bytes),
                 limits=_limits(limits, spoken.default_limits),
-                encryption_key=_key(randomness.seed)
-                if isinstance(encryption_key, _FromSeed)
-                else encryption_key,
+                encryption_key=_key(first_seed) if isinstance(encryption_key, _FromSeed) else encryption_key,
             ),
         )
         self._authority: trustme.CA | None = None
@@ -377,6 +377,23 @@ class MockServer:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(self._host, "localhost").configure_cert(context)
         return context
+
+
+def _state(
+    storage: Storage | str | PathLike[str] | None, seed: int | None, disk_bytes: int | None
+) -> tuple[Randomness, Storage, int]:
+    """Return the source of randomness, the storage, and the seed that the vault's first key comes from."""
+    if storage is None:
+        randomness = Randomness(seed)
+        return randomness, MemoryStorage(disk_bytes), randomness.seed
+    if isinstance(storage, str | PathLike):
+        database = SqliteStorage(storage, capacity=disk_bytes, seed=seed)
+        randomness = Randomness(database.seed if seed is None else seed, run=database.starts)
+        return randomness, database, database.seed
+    if disk_bytes is not None:
+        raise ValueError("disk_bytes is not for a storage of one's own: give either it or a storage")
+    randomness = Randomness(seed)
+    return randomness, storage, randomness.seed
 
 
 def _address(namespace: str, key: str, env: str) -> Address:
