@@ -8,9 +8,10 @@ answer is `Later`, the host waits that long and asks the same question again.
 from __future__ import annotations
 
 import string
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import RLock
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llm_config_sdk.contract import REQUEST_ID_HEADER
 
@@ -22,7 +23,7 @@ from .journal import Entry, Journal
 from .limiter import Limiter, Limits
 from .messages import AS_USUAL, At, Delivery, Later, Outcome, Reply, Request
 from .rbac import Rbac
-from .store import Storage, Store
+from .store import Address, Record, Storage, Store
 from .vault import Vault
 
 if TYPE_CHECKING:
@@ -109,6 +110,10 @@ class Call:
     owner: object
 
 
+Aside = Callable[[Call], Reply | Later]
+"""Answers a request about the server itself; asked again after a `Later`."""
+
+
 class Profile(Protocol):
     """How a server of the platform speaks: routes, checks and the words of its errors."""
 
@@ -120,6 +125,14 @@ class Profile(Protocol):
     @property
     def default_limits(self) -> Limits | None:
         """The rate limit that the profile documents, or `None`."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what the profile keeps of its own."""
+        ...
+
+    def entry(self, address: Address, record: Record, value: Any) -> dict[str, Any]:
+        """Say a record as an entry of the wire, with a value in place of its own."""
         ...
 
     def answer_head(self, platform: Platform, call: Call) -> Reply | None:
@@ -163,11 +176,13 @@ class Core:
         self.faults = FaultBook(platform.randomness, self.lock)
         self.journal = Journal()
         self.defects: list[Exception] = []
+        self.aside: Callable[[Request], Aside | None] | None = None
 
     def reset(self) -> None:
         """Go back to the beginning: no entries, faults, conditions or journal; tokens stay valid."""
         with self.lock:
             self.platform.reset()
+            self.profile.reset()
             self.faults.clear()
             self.journal.clear()
             self.defects.clear()
@@ -187,6 +202,10 @@ class Core:
             request_id = (
                 sent if sent is not None and _is_request_id(sent) else self.platform.randomness.request_id()
             )
+            aside = None if self.aside is None else self.aside(head)
+            if aside is not None:
+                unlisted = Entry(number=0, at=at, request=head, request_id=request_id)
+                return AsideExchange(self, head, request_id, unlisted, aside)
             return Exchange(self, head, request_id, self.journal.opened(head, request_id, at))
 
     def refuse(self, status: int, reason: str, at: At) -> Reply:
@@ -291,3 +310,29 @@ class Exchange:
     def _settled(self, outcome: Outcome, fault: str | None) -> Outcome:
         self._core.journal.settled(self._entry, self.request, outcome, fault)
         return outcome
+
+
+class AsideExchange(Exchange):
+    """A request about the server itself: no fault meets it, and the journal does not know of it."""
+
+    def __init__(self, core: Core, request: Request, request_id: str, entry: Entry, aside: Aside) -> None:
+        """Take up a request; `Core.begin` is how one is made."""
+        super().__init__(core, request, request_id, entry)
+        self._aside = aside
+
+    def answer_head(self, at: At) -> Outcome | Later | None:  # noqa: ARG002 - there is nothing that a head alone decides
+        """Have the body read."""
+        return None
+
+    def answer(self, body: bytes, at: At) -> Outcome | Later:
+        """Answer, now that the body is there."""
+        core = self._core
+        with core.lock:
+            self.request = self.request.with_body(body)
+            call = self._call(at)
+            try:
+                said = self._aside(call)
+            except Exception as error:  # noqa: BLE001 - a defect of this server: answered as one, and kept for the test to see
+                core.defects.append(error)
+                return Outcome(core.profile.refuse(500, f"internal error: {type(error).__name__}", call))
+            return said if isinstance(said, Later) else Outcome(said)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 KEPT_SECONDS: Final = 86_400.0  # a day, our choice: the draft leaves the expiry to the server
 KEPT_KEYS: Final = 10_000  # our choice: a bound for the memory of a test server
-REPLAYED_HEADER: Final = "idempotency-replayed"
 
 
 class KeyInUseError(Exception):

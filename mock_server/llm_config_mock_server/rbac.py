@@ -121,12 +121,16 @@ class Rbac:
     """
 
     def __init__(self, conditions: Conditions, randomness: Randomness) -> None:
-        """Begin with the four built-in roles and nobody."""
+        """Begin with the four built-in roles, and a user of each with a token that the seed repeats."""
         self._conditions = conditions
         self._randomness = randomness
         self._users: dict[str, Principal] = {}
         self._roles: dict[str, Role] = {}
         self._tokens: dict[str, str] = {}
+        # From the start: two servers of one seed share these tokens, whichever is asked first.
+        for role in BUILT_IN_ROLES:
+            self._users[role] = Principal(role, (Grant(role),))
+            self._tokens[randomness.token(role)] = role
 
     def reset(self) -> None:
         """Forget custom roles; users and the tokens handed out stay valid."""

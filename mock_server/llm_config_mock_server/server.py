@@ -15,7 +15,6 @@ from .hosts.socket import SocketHost
 from .limiter import Limits
 from .messages import At
 from .profiles import ProfileName, load_profile
-from .profiles.guide import entry_body
 from .randomness import Randomness
 from .rbac import EVERYWHERE, Grant
 from .sqlite_storage import SqliteStorage
@@ -281,14 +280,14 @@ class MockServer:
                 change_description="Configuration updated",
             )
             storage.put(address, record)
-            return entry_body(address, record, value)
+            return self._core.profile.entry(address, record, value)
 
     def entry(self, namespace: str, key: str, *, env: str = Environment.DEVELOPMENT) -> dict[str, Any] | None:
         """Return what is stored, past HTTP, roles and faults, or `None`; a secret as its ciphertext."""
         address = _address(namespace, key, env)
         with self._core.lock:
             record = self._core.platform.store.get(address)
-            return None if record is None else entry_body(address, record, record.value)
+            return None if record is None else self._core.profile.entry(address, record, record.value)
 
     # --- What goes wrong ----------------------------------------------------------------------------
 

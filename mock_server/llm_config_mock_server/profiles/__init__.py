@@ -15,12 +15,13 @@ PROFILES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
 
 
 def load_profile(name: str) -> Profile:
-    """Return a profile by name.
+    """Make a profile by name: one for each server, since a profile may keep something of its own.
 
     Raises:
         ValueError: There is no profile of that name.
     """
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
-    profile: Profile = import_module(f"{__name__}.{name.replace('-', '_').replace('.', '_')}").PROFILE
+    module = import_module(f"{__name__}.{name.replace('-', '_').replace('.', '_')}")
+    profile: Profile = module.make_profile()
     return profile
