@@ -27,13 +27,18 @@ from llm_config_resilience.pipeline import Answer, LayerDescription, Pipeline, P
 from llm_config_resilience.stores.memory import MemoryStore
 from llm_config_resilience.stores.store import Entry, Store
 from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBudget
+from llm_config_resilience.strategies.bulkhead import Bulkhead
 from llm_config_resilience.strategies.cache_fallback import CacheFallback
+from llm_config_resilience.strategies.chaos import Chaos
 from llm_config_resilience.strategies.circuit_breaker import CircuitBreaker
 from llm_config_resilience.strategies.conditions import Condition, retriable, transient, unavailable
 from llm_config_resilience.strategies.failover import Failover
 from llm_config_resilience.strategies.fallback import Fallback
+from llm_config_resilience.strategies.hedge import Hedge, Quantile
 from llm_config_resilience.strategies.per_target import PerTarget
+from llm_config_resilience.strategies.rate_limit import RateLimit
 from llm_config_resilience.strategies.retry import Retry, RetryPolicy
+from llm_config_resilience.strategies.single_flight import SingleFlight
 from llm_config_resilience.strategies.strategy import Scope, Strategy
 from llm_config_resilience.strategies.timeout import Timeout
 
@@ -42,9 +47,11 @@ __all__ = [
     "AllTargetsFailedError",
     "Answer",
     "Budget",
+    "Bulkhead",
     "BulkheadFullError",
     "CacheFallback",
     "Call",
+    "Chaos",
     "CircuitBreaker",
     "CircuitOpenError",
     "Clock",
@@ -58,6 +65,7 @@ __all__ = [
     "Failover",
     "Fallback",
     "Gate",
+    "Hedge",
     "LayerDescription",
     "Listener",
     "ManualClock",
@@ -67,7 +75,9 @@ __all__ = [
     "Pipeline",
     "PipelineDescription",
     "PipelineOrderWarning",
+    "Quantile",
     "Raise",
+    "RateLimit",
     "RateLimitedError",
     "RatioBudget",
     "RejectedError",
@@ -77,6 +87,7 @@ __all__ = [
     "RetryPolicy",
     "Return",
     "Scope",
+    "SingleFlight",
     "Store",
     "Strategy",
     "SystemClock",
