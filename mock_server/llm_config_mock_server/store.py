@@ -165,6 +165,7 @@ class Store:
     def __init__(self, storage: Storage, conditions: Conditions) -> None:
         """Put a store on a storage."""
         self.storage = storage
+        self.changes = 0  # tells whoever shows entries that there is something new
         self._conditions = conditions
 
     def get(self, address: Address) -> Record | None:
@@ -193,15 +194,18 @@ class Store:
         """Make a record live and append it to the history."""
         self._conditions.check("store")
         self.storage.write(address, json_bytes(asdict(record)), snapshot=True)
+        self.changes += 1
 
     def replace(self, address: Address, record: Record) -> None:
         """Put another record in the live one's place: the same version, so nothing goes into the history."""
         self._conditions.check("store")
         self.storage.write(address, json_bytes(asdict(record)), snapshot=False)
+        self.changes += 1
 
     def delete(self, address: Address) -> bool:
         """Remove the live record, and say whether there was one."""
         self._conditions.check("store")
+        self.changes += 1
         return self.storage.remove(address)
 
 
