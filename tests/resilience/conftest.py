@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from llm_config_resilience import Event, ManualClock, Pipeline
+from resilience.crowds import Crowd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Colour:
@@ -94,3 +98,9 @@ class Script:
 @pytest.fixture
 def script() -> type[Script]:
     return Script
+
+
+@pytest.fixture
+def crowd(colour: Colour) -> Iterator[Crowd]:
+    with Crowd(colour) as callers:
+        yield callers
