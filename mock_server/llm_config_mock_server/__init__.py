@@ -7,6 +7,7 @@ component of the platform fail by itself.
 
 from __future__ import annotations
 
+from .application import create_app
 from .conditions import Condition
 from .faults import (
     Match,
@@ -20,6 +21,7 @@ from .faults import (
     hang,
     html,
     latency,
+    long_tail,
     malformed,
     mislabelled,
     ok,
@@ -46,6 +48,7 @@ __all__ = [
     "Rule",
     "Step",
     "close",
+    "create_app",
     "drip",
     "error",
     "garbage",
@@ -53,6 +56,7 @@ __all__ = [
     "hang",
     "html",
     "latency",
+    "long_tail",
     "malformed",
     "mislabelled",
     "ok",

@@ -8,11 +8,14 @@ the last one:
 - `"last"`: the last step again and again. `[ok(), error(…)]` passes once, then fails for good.
 - `"all"`: the sequence from its beginning.
 - `"random"`: any step, drawn anew for every request.
+
+Where two are asked for at once (`between` and `every`, a probability and a sequence), both hold.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,6 +43,9 @@ _GARBAGE: Final = b"\x16\x03\x01\x00\xff\xfe not HTTP at all \x00\r\n\r\n"
 _TRUNCATED_TO: Final = 10  # bytes: enough to look like the beginning of a JSON body
 _OVERSIZED: Final = 8 * 1024 * 1024  # bytes: more than a client should take for a config
 _DRIP_INTERVAL: Final = 0.05  # seconds: slow to a person, quick for a test
+_P99_DEVIATIONS: Final = (
+    2.326  # standard deviations from the median of a normal distribution to its 99th percentile
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +74,7 @@ class Match:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `"GET /health"`, `"POST"`, `"/api/v1/*"` or `"*"`.
+        """Read `"GET /health"`, `"POST"`, `"/api/v1/*"`, `"*"`, or a config: `"GET app/llm/model"`, `"a/*"`.
 
         Raises:
             ValueError: It is none of these.
@@ -76,11 +82,15 @@ class Match:
         words = text.split()
         method = words.pop(0).upper() if words and words[0].isalpha() else None
         path = words.pop(0) if words and words[0][0] in "/*" else None
-        if words or (method is None and path is None):
+        namespace = key = None
+        if path is None and words and "/" in words[0]:
+            namespace, _, key = words.pop(0).rpartition("/")
+        if words or (method is None and path is None and namespace is None):
             raise ValueError(
-                f"{text!r} is no match: expected a method, a path (a glob), or both, as in 'GET /health'"
+                f"{text!r} is no match: expected a method, a path or a config (globs), or a method and one of"
+                " them, as in 'GET /health' or 'GET app/llm/model'"
             )
-        return cls(method=method, path=path)
+        return cls(method=method, path=path, namespace=namespace, key=key or None)
 
     def covers(self, request: Request) -> bool:
         """Say whether a request is meant."""
@@ -194,6 +204,24 @@ def latency(before: Delay = 0.0, *, after: Delay = 0.0) -> Step:
         after: Seconds to wait between the effect and the first byte of the reply.
     """
     return Step(name="latency after effect" if after else "latency", before=before, after=after)
+
+
+def long_tail(median: float, p99: float) -> Callable[[random.Random], float]:
+    """Make a delay that is usually near its median and sometimes far above, as latency is in life.
+
+        latency(long_tail(median=0.02, p99=0.5))
+
+    Args:
+        median: Seconds that half of the draws stay below.
+        p99: Seconds that 99 of 100 draws stay below; the draws follow a log-normal distribution.
+
+    Raises:
+        ValueError: The figures are not positive, or the wrong way round.
+    """
+    if not 0 < median <= p99:
+        raise ValueError(f"a long tail needs 0 < median <= p99, not {median} and {p99}")
+    deviation = math.log(p99 / median) / _P99_DEVIATIONS
+    return lambda source: source.lognormvariate(math.log(median), deviation)
 
 
 def error(
@@ -390,6 +418,10 @@ def stale(*, on_reuse: bool = False) -> Step:
     return Step(name="stale", delivery=Delivery(end=End.CLOSE_ON_REUSE if on_reuse else End.CLOSE))
 
 
+Problem = Callable[[Match, Step], str | None]
+"""Says what of a fault a host cannot carry, or `None`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pick:
     """A step that a rule chose for a request, with its delays drawn (seconds)."""
@@ -419,6 +451,7 @@ class Rule:
         times: int,
         probability: float,
         between: tuple[float, float] | None,
+        every: tuple[float, float] | None,
         since: float,
     ) -> None:
         """Arm a rule; `FaultBook.script` is how one is made."""
@@ -429,6 +462,7 @@ class Rule:
         self.repeat: Repeat = repeat
         self.probability = probability
         self.between = between
+        self.every = every
         self.since = since
         self.judged = 0
         self.fired = 0
@@ -465,7 +499,7 @@ class Rule:
         """
         if self.is_spent:
             return None
-        if self.between is not None and not self.between[0] <= at.monotonic - self.since < self.between[1]:
+        if not self._is_time(at.monotonic - self.since):
             return None
         source = randomness.derive("rule", self.number, self.judged)
         drawn = self.probability >= 1.0 or source.random() < self.probability
@@ -477,6 +511,15 @@ class Rule:
             return None
         self.fired += 1
         return Pick(step, _seconds(step.before, source), _seconds(step.after, source))
+
+    def _is_time(self, age: float) -> bool:
+        begin, end = self.between or (0.0, math.inf)
+        if not begin <= age < end:
+            return False
+        if self.every is None:
+            return True
+        period, length = self.every
+        return (age - begin) % period < length
 
     def _next(self, source: random.Random) -> Step:
         if self.repeat == "random":
@@ -506,6 +549,22 @@ class FaultBook:
         self._lock = lock
         self._rules: list[Rule] = []
         self._numbers = 0
+        self._restrictions: dict[str, Problem] = {}
+
+    def restrict(self, host: str, problem: Problem) -> None:
+        """Refuse from now on to arm what a host cannot carry.
+
+        Args:
+            host: The host's name, for the message.
+            problem: Says what of a fault it cannot carry, or `None`.
+
+        Raises:
+            ValueError: Something is armed already that the host cannot carry.
+        """
+        with self._lock:
+            for rule in self._rules:
+                _check_carried(host, problem, rule.match, rule.steps)
+            self._restrictions[host] = problem
 
     def script(
         self,
@@ -516,6 +575,7 @@ class FaultBook:
         times: int = 1,
         probability: float = 1.0,
         between: tuple[float, float] | None = None,
+        every: tuple[float, float] | None = None,
         at: At | None = None,
     ) -> Rule:
         """Arm a rule.
@@ -527,10 +587,12 @@ class FaultBook:
             times: How often the whole sequence is gone through before that.
             probability: The share of the matching requests that the rule takes, between 0 and 1.
             between: When, in seconds since the rule was armed: from the first up to the second.
+            every: In which part of that: of every so many seconds, the first so many.
             at: Now; the machine's clocks if left out.
 
         Raises:
-            ValueError: No steps, or a figure outside its range.
+            ValueError: No steps, a figure outside its range, or a fault that a host of this server
+                cannot carry.
         """
         sequence = [steps] if isinstance(steps, Step) else list(steps)
         if not sequence:
@@ -541,12 +603,15 @@ class FaultBook:
             raise ValueError(f"times must be at least 1, not {times}")
         if not 0.0 <= probability <= 1.0:
             raise ValueError(f"probability must be between 0 and 1, not {probability}")
+        _check_schedule(between, every)
         wanted = Match.parse(match) if isinstance(match, str) else match
         if wanted.env is not None:
             Environment.parse(wanted.env)
         if wanted.connection:
             _check_connection_steps(sequence)
         with self._lock:
+            for host, problem in self._restrictions.items():
+                _check_carried(host, problem, wanted, sequence)
             self._numbers += 1
             rule = Rule(
                 self,
@@ -557,6 +622,7 @@ class FaultBook:
                 times=times,
                 probability=probability,
                 between=between,
+                every=every,
                 since=(at or At.now()).monotonic,
             )
             self._rules.insert(0, rule)
@@ -604,7 +670,25 @@ class FaultBook:
 
 def _check_connection_steps(steps: Iterable[Step]) -> None:
     for step in steps:
-        if step.answers or step.transform is not None or (step.effect and step.name != "ok"):
+        passes = step.effect and step.delivery is AS_USUAL and step.transform is None
+        if step.answers or step.transform is not None or (step.effect and not passes):
             raise ValueError(
-                f"{step.name} is about a reply: a connection can be reset, closed, hung or sent garbage"
+                f"{step.name} is about a reply: a connection can be let through, late too, or be reset,"
+                " closed, hung or sent garbage"
+            )
+
+
+def _check_schedule(between: tuple[float, float] | None, every: tuple[float, float] | None) -> None:
+    if between is not None and not 0 <= between[0] < between[1]:
+        raise ValueError(f"between must be two moments after each other, not {between}")
+    if every is not None and not 0 < every[1] <= every[0]:
+        raise ValueError(f"every must be a period and a shorter part of it, not {every}")
+
+
+def _check_carried(host: str, problem: Problem, match: Match, steps: Iterable[Step]) -> None:
+    for step in steps:
+        reason = problem(match, step)
+        if reason is not None:
+            raise ValueError(
+                f"{host} cannot carry the fault {step.name!r}: it {reason}; a MockServer on its socket can"
             )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from enum import Enum, auto
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 from llm_config_sdk.contract import Environment, key_problem, namespace_problem
 
+from .aside import Aside
+from .console import PATH as CONSOLE_PATH
 from .core import VALUE_MAX_BYTES, Core, Options, Platform
 from .faults import CHAOS_RATE, FaultBook, Match, Repeat, Rule, Step, error
 from .hosts.socket import SocketHost
@@ -23,12 +26,16 @@ from .vault import KEY_BYTES
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
 
+    import httpx
+    import httpx2
     import trustme
 
     from .conditions import Conditions
+    from .hosts.asgi import Gateway
+    from .hosts.transport import Family, InProcessHost
     from .journal import Journal
 
 
@@ -67,6 +74,7 @@ class MockServer:
             vault without a key.
         value_max_bytes: The longest value, in bytes of JSON.
         disk_bytes: Bytes that the disk holds, simulated for records in memory; `None` for no bound.
+        admin: Whether the admin interface and the console are served, to the loopback and to admins.
         clock: What reads the time.
 
     Raises:
@@ -88,6 +96,7 @@ class MockServer:
         encryption_key: bytes | _FromSeed | None = _FROM_SEED,
         value_max_bytes: int = VALUE_MAX_BYTES,
         disk_bytes: int | None = None,
+        admin: bool = False,
         clock: Callable[[], At] = At.now,
     ) -> None:
         """Put the server together; nothing is bound before `start`."""
@@ -105,11 +114,15 @@ class MockServer:
                 encryption_key=_key(first_seed) if isinstance(encryption_key, _FromSeed) else encryption_key,
             ),
         )
+        self._core.aside = Aside(self, self._core, admin=admin).answerer
+        self._is_admin = admin
         self._authority: trustme.CA | None = None
         self._host = host
         self._socket = SocketHost(
             self._core, interface=host, port=port, clock=clock, tls=self._server_side() if tls else None
         )
+        self._in_process: InProcessHost | None = None
+        self._is_away = False
 
     # --- Running ----------------------------------------------------------------------------------
 
@@ -120,15 +133,20 @@ class MockServer:
             OSError: The port cannot be had.
         """
         self._socket.start()
+        self._is_away = False
+        if self._in_process is not None:
+            self._in_process.start()
         return self
 
     def stop(self) -> None:
         """Go away as in an outage: connections are refused and open ones dropped; port and state are kept."""
         self._socket.stop()
+        self._leave()
 
     def close(self) -> None:
         """Stop for good: give back the port, the thread and the storage."""
         self._socket.close()
+        self._leave()
         self._core.platform.store.storage.close()
 
     def reset(self) -> None:
@@ -157,6 +175,85 @@ class MockServer:
         where = self.url if self._socket.is_running else "stopped"
         return f"<MockServer {self._core.profile.name} {where} seed={self.seed}>"
 
+    # --- Without a socket -----------------------------------------------------------------------------
+
+    @overload
+    def transport(
+        self, family: Literal["httpx"] = "httpx", *, sleep: Callable[[float], None] = time.sleep
+    ) -> httpx.BaseTransport: ...
+    @overload
+    def transport(
+        self, family: Literal["httpx2"], *, sleep: Callable[[float], None] = time.sleep
+    ) -> httpx2.BaseTransport: ...
+    def transport(self, family: Family = "httpx", *, sleep: Callable[[float], None] = time.sleep) -> Any:
+        """Return a transport that brings a sync client's requests here, with no socket and no thread.
+
+            with httpx.Client(transport=server.transport(), base_url="http://config.test") as client:
+
+        Any URL will do. The server need not be started; between `stop` and `start`, connections are
+        refused. Faults raise what they would raise on the wire.
+
+        Args:
+            family: Whose client it is for: `httpx` or `httpx2`.
+            sleep: What lets time pass while the server is slow.
+
+        Raises:
+            ValueError: There is no such family.
+            ImportError: The family is not installed.
+        """
+        from .hosts.transport import sync_transport  # noqa: PLC0415 - only where there is no socket
+
+        return sync_transport(self._in_process_host(), family, sleep)
+
+    @overload
+    def async_transport(
+        self, family: Literal["httpx"] = "httpx", *, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> httpx.AsyncBaseTransport: ...
+    @overload
+    def async_transport(
+        self, family: Literal["httpx2"], *, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> httpx2.AsyncBaseTransport: ...
+    def async_transport(
+        self, family: Family = "httpx", *, sleep: Callable[[float], Awaitable[None]] | None = None
+    ) -> Any:
+        """Return a transport that brings an async client's requests here, on asyncio or trio.
+
+        Args:
+            family: Whose client it is for: `httpx` or `httpx2`.
+            sleep: What lets time pass while the server is slow; `anyio.sleep` if left out.
+
+        Raises:
+            ValueError: There is no such family.
+            ImportError: The family is not installed.
+        """
+        import anyio  # noqa: PLC0415 - only where there is no socket
+
+        from .hosts.transport import async_transport  # noqa: PLC0415 - only where there is no socket
+
+        return async_transport(self._in_process_host(), family, anyio.sleep if sleep is None else sleep)
+
+    def asgi_app(self) -> Gateway:
+        """Return this server as an ASGI application; from now on, faults that it cannot carry are refused.
+
+        Raises:
+            ValueError: Such a fault is armed.
+        """
+        from .hosts.asgi import Gateway  # noqa: PLC0415 - only where an application is asked for
+
+        return Gateway(self._core, self._clock)
+
+    def _in_process_host(self) -> InProcessHost:
+        from .hosts.transport import InProcessHost  # noqa: PLC0415 - only where there is no socket
+
+        if self._in_process is None:
+            self._in_process = InProcessHost(self._core, self._clock, is_away=self._is_away)
+        return self._in_process
+
+    def _leave(self) -> None:
+        self._is_away = True
+        if self._in_process is not None:
+            self._in_process.stop()
+
     # --- Where it is, and who may come in -----------------------------------------------------------
 
     @property
@@ -168,6 +265,17 @@ class MockServer:
         """
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{'https' if self._is_tls else 'http'}://{host}:{self.port}"
+
+    @property
+    def console_url(self) -> str:
+        """The address of the console, for a browser on this machine.
+
+        Raises:
+            RuntimeError: The server has no console, or was never started.
+        """
+        if not self._is_admin:
+            raise RuntimeError("the server has no console: it was made without admin=True")
+        return f"{self.url}{CONSOLE_PATH}"
 
     @property
     def port(self) -> int:
@@ -300,6 +408,7 @@ class MockServer:
         times: int = 1,
         probability: float = 1.0,
         between: tuple[float, float] | None = None,
+        every: tuple[float, float] | None = None,
     ) -> Rule:
         """Script what happens to the requests that match, one step after the other.
 
@@ -309,13 +418,15 @@ class MockServer:
         spent and requests pass, unless `repeat` says otherwise.
 
         Args:
-            match: Which requests: a `Match`, or a string such as `"GET /health"`, `"POST"`, `"*"`.
+            match: Which requests: a `Match`, or a string such as `"GET /health"`, `"POST"`, `"*"`,
+                `"GET app/llm/model"`.
             steps: What happens to them.
             repeat: `"never"`; `"last"`: the last step again and again; `"all"`: from the
                 beginning; `"random"`: any step, drawn anew for every request.
             times: How often the whole sequence is gone through before that.
             probability: The share of the matching requests that the rule takes, between 0 and 1.
             between: When, in seconds from now: from the first up to the second.
+            every: In which part of that: `(60, 5)` is the first five seconds of every minute.
 
         Returns:
             The rule: `.fired`, `.remove()`, or a context manager that takes it back.
@@ -330,6 +441,7 @@ class MockServer:
             times=times,
             probability=probability,
             between=between,
+            every=every,
             at=self._clock(),
         )
 
