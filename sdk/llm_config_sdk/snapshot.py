@@ -22,19 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import platformdirs
-import pydantic
-from pydantic import SecretStr
 
 from llm_config_resilience import Entry
-from llm_config_sdk.entries import ConfigEntry, Provenance, is_redacted, json_object
-from llm_config_sdk.errors import InvalidRequestError
+from llm_config_sdk.entries import ConfigEntry, Provenance, json_object
+from llm_config_sdk.sealing import EncryptionKey, EntrySeal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from cryptography.fernet import Fernet
-
-    from llm_config_sdk.contract import Source
 
 log: Final = logging.getLogger("llm_config_sdk.snapshot")
 
@@ -64,7 +59,7 @@ class SnapshotPolicy:
     path: str | os.PathLike[str] | None = None
     max_age: float | None = 7 * 24 * 3600.0
     max_wait: float | None = 0.04
-    encryption_key: SecretStr | str | bytes | None = None
+    encryption_key: EncryptionKey | None = None
 
 
 def default_path(origin: str) -> Path:
@@ -103,7 +98,7 @@ class SnapshotStore:
         self, policy: SnapshotPolicy | None, *, origin: str, bootstrap: str | os.PathLike[str] | None = None
     ) -> None:
         self._origin = origin
-        self._fernet = _fernet(policy.encryption_key) if policy is not None else None
+        self._seal = EntrySeal(policy.encryption_key if policy is not None else None)
         self.path = Path(policy.path or default_path(origin)) if policy is not None else None
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -138,9 +133,8 @@ class SnapshotStore:
         """Keep a value that a server has sent."""
         del keep
         value: ConfigEntry = entry.value
-        if is_redacted(value.stored_value) or (value.secret and self._fernet is None):
-            return
-        self._note(key, _Kept(value.provenance.fetched_at, value))
+        if self._seal.accepts(value):
+            self._note(key, _Kept(value.provenance.fetched_at, value))
 
     def delete(self, key: Key) -> None:
         """Forget a value that is gone, here and in what other processes wrote."""
@@ -221,22 +215,11 @@ class SnapshotStore:
                 "fetched_at": kept.fetched_at,
             }
             if kept.entry is not None:
-                sealed = self._seal(kept.entry)
-                if sealed is None:
+                if not self._seal.accepts(kept.entry):
                     continue
-                line["entry"] = sealed
+                line["entry"] = self._seal.dump(kept.entry)
             lines.append(line)
         return write_document(self._origin, lines)
-
-    def _seal(self, entry: ConfigEntry) -> dict[str, Any] | None:
-        body: dict[str, Any] = entry.model_dump(mode="json", by_alias=True)
-        if not entry.secret:
-            return body
-        if self._fernet is None or not isinstance(entry.value, SecretStr):
-            return None
-        body["value"] = None
-        body["sealed"] = self._fernet.encrypt(entry.value.get_secret_value().encode()).decode()
-        return body
 
     # --- Reading ---
 
@@ -265,30 +248,11 @@ class SnapshotStore:
         fetched_at = float(line["fetched_at"])
         if body is None:
             return _Kept(fetched_at, None)
-        if "sealed" in body:
-            opened = self._unseal(body["sealed"])
-            if opened is None:
-                return None
-            body = {**body, "value": opened, "secret": True}
-        try:
-            entry = ConfigEntry.model_validate(body)
-        except pydantic.ValidationError:
+        entry = self._seal.load(body)
+        if entry is None:
             return None
-        source: Source = "snapshot"
-        return _Kept(
-            fetched_at, entry.with_provenance(Provenance(source=source, fetched_at=fetched_at, attempts=0))
-        )
-
-    def _unseal(self, sealed: object) -> str | None:
-        if self._fernet is None or not isinstance(sealed, str):
-            return None
-        from cryptography.fernet import InvalidToken  # noqa: PLC0415  # an extra, there if a key was given
-
-        try:
-            return self._fernet.decrypt(sealed.encode()).decode()
-        except (InvalidToken, UnicodeDecodeError):
-            log.warning("a secret in the snapshot does not open with this key, and is ignored")
-            return None
+        mark = Provenance(source="snapshot", fetched_at=fetched_at, attempts=0)
+        return _Kept(fetched_at, entry.with_provenance(mark))
 
 
 # --- The file -----------------------------------------------------------------------------------
@@ -380,18 +344,3 @@ def _exclusive(path: Path) -> Generator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _fernet(key: SecretStr | str | bytes | None) -> Fernet | None:
-    if key is None:
-        return None
-    try:
-        from cryptography.fernet import Fernet  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as error:
-        raise InvalidRequestError("encryption_key needs the extra: install llm-config-sdk[crypto]") from error
-    try:
-        return Fernet(key.get_secret_value() if isinstance(key, SecretStr) else key)
-    except ValueError:
-        raise InvalidRequestError(
-            "encryption_key must be 32 bytes in URL-safe base64, as Fernet.generate_key() makes it"
-        ) from None
