@@ -23,8 +23,8 @@ class EntrySeal:
     """Writes and reads entries for a disk or a shared cache.
 
     Args:
-        key: A Fernet key (`cryptography.fernet.Fernet.generate_key()`), to seal secrets with; without one they
-            are left out.
+        key: A Fernet key (`cryptography.fernet.Fernet.generate_key()`), to seal secrets with; without
+            one they are left out.
 
     Raises:
         InvalidRequestError: The key is none, or the extra that it needs is not installed.
