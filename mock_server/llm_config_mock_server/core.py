@@ -80,6 +80,7 @@ class Platform:
         self.audit = AuditLog(self.conditions)
         self.limiter = None if limits is None else Limiter(limits)
         self.idempotency = IdempotencyKeys()
+        self.sealed_here: set[str] = set()  # the etags of records whose secret this very process sealed
 
     def reset(self) -> None:
         """Go back to the beginning; users and their tokens stay valid."""
@@ -89,6 +90,7 @@ class Platform:
         self.vault.reset()
         self.audit.reset()
         self.idempotency.reset()
+        self.sealed_here.clear()
         if self.limiter is not None:
             self.limiter.reset()
 
@@ -177,6 +179,7 @@ class Core:
         self.journal = Journal()
         self.defects: list[Exception] = []
         self.aside: Callable[[Request], Aside | None] | None = None
+        self._asides = 0
 
     def reset(self) -> None:
         """Go back to the beginning: no entries, faults, conditions or journal; tokens stay valid."""
@@ -191,21 +194,23 @@ class Core:
         """Say what happens to a new connection, or `None` for nothing out of the ordinary."""
         with self.lock:
             pick = self.faults.pick_for_connection(at)
-        if pick is None or pick.step.delivery is AS_USUAL:
+        delay = 0.0 if pick is None else pick.before + pick.after
+        if pick is None or (pick.step.delivery is AS_USUAL and not delay):
             return None
-        return replace(pick.step.delivery, delay=pick.before + pick.after)
+        return replace(pick.step.delivery, delay=delay)
 
     def begin(self, head: Request, at: At) -> Exchange:
         """Take up a request whose head is there."""
         with self.lock:
             sent = head.header(REQUEST_ID_HEADER)
-            request_id = (
-                sent if sent is not None and _is_request_id(sent) else self.platform.randomness.request_id()
-            )
+            own = sent if sent is not None and _is_request_id(sent) else None
             aside = None if self.aside is None else self.aside(head)
             if aside is not None:
+                self._asides += 1
+                request_id = own or f"aside_{self._asides}"
                 unlisted = Entry(number=0, at=at, request=head, request_id=request_id)
                 return AsideExchange(self, head, request_id, unlisted, aside)
+            request_id = own or self.platform.randomness.request_id()
             return Exchange(self, head, request_id, self.journal.opened(head, request_id, at))
 
     def refuse(self, status: int, reason: str, at: At) -> Reply:

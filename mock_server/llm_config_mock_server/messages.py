@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any, Final, Self, cast
 from urllib.parse import parse_qs, unquote
 
@@ -174,6 +175,24 @@ class Reply:
         names = {name.lower() for name, _ in headers}
         kept = tuple(pair for pair in self.headers if pair[0].lower() not in names)
         return replace(self, headers=kept + headers)
+
+
+def reason_phrase(status: int) -> str:
+    """Return a status's reason phrase in the words of the platform, whichever Python this is (RFC 7231's)."""
+    if status in _OLD_PHRASES:
+        return _OLD_PHRASES[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+_OLD_PHRASES: Final = {
+    413: "Payload Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Entity",
+}
 
 
 def json_bytes(data: Any) -> bytes:

@@ -388,6 +388,8 @@ class MockServer:
                 change_description="Configuration updated",
             )
             storage.put(address, record)
+            if secret:
+                platform.sealed_here.add(record.etag)
             return self._core.profile.entry(address, record, value)
 
     def entry(self, namespace: str, key: str, *, env: str = Environment.DEVELOPMENT) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROFILES", "ProfileName", "load_profile"]
 
-ProfileName = Literal["guide"]
+ProfileName = Literal["guide", "upstream-0.5"]
 PROFILES: Final[tuple[ProfileName, ...]] = get_args(ProfileName)
 
 
