@@ -32,11 +32,11 @@ class _Seat:
 class _Flight:
     """The call under way for a key, and what became of it."""
 
-    __slots__ = ("error", "key", "leader", "outcome", "value", "waiting")
+    # It does not know who leads: a seat knows its flight, and that would be a cycle.
+    __slots__ = ("error", "key", "outcome", "value", "waiting")
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self.leader = _Seat(self, leads=True)
         self.waiting: OrderedDict[_Seat, None] = OrderedDict()
         self.value: Any = None
         self.error: Exception | None = None
@@ -88,9 +88,9 @@ class SingleFlight(Strategy):
             flight = self._flights.get(place)
             if flight is None:
                 self._flights[place] = flight = _Flight(place)
-                ctx.slots[at] = flight.leader
+                ctx.slots[at] = _Seat(flight, leads=True)
                 return None
-            if _is_inside(ctx, flight.leader):
+            if _is_inside(ctx, flight):
                 return None
             ctx.slots[at] = seat = _Seat(flight, leads=False)
             flight.waiting[seat] = None
@@ -131,7 +131,6 @@ class SingleFlight(Strategy):
                 return
             heir, _ = flight.waiting.popitem(last=False)
             heir.leads = True
-            flight.leader = heir
         heir.gate.open()
 
     def describe(self) -> dict[str, Any]:
@@ -200,11 +199,11 @@ def _airspace(ctx: Context) -> object:
     return asyncio.get_running_loop()
 
 
-def _is_inside(ctx: Context, leader: _Seat) -> bool:
-    """Whether the call was made by the flight's own leader, at whatever depth."""
+def _is_inside(ctx: Context, flight: _Flight) -> bool:
+    """Whether the call was made by the one that leads the flight, at whatever depth."""
     outer = ctx.parent
     while outer is not None:
-        if any(slot is leader for slot in outer.slots):
+        if any(isinstance(slot, _Seat) and slot.leads and slot.flight is flight for slot in outer.slots):
             return True
         outer = outer.parent
     return False
