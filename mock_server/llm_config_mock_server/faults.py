@@ -286,7 +286,8 @@ def _variant_facts(module: str, variant: str) -> VariantFacts:
     for (known_module, known_variant), facts in VARIANTS.items():
         if str(known_module) == module and known_variant == variant:
             return facts
-    raise ValueError(f"the guide has no variant {module}.{variant}")
+    there = ", ".join(known for of, known in VARIANTS if str(of) == str(module))
+    raise ValueError(f"the guide has no variant {module}.{variant}; of {module} it has {there or 'none'}")
 
 
 def respond(

@@ -27,6 +27,7 @@ RESET_FLUSH_SECONDS: Final = 0.005  # between the last byte and an RST, which th
 LINGER_SECONDS: Final = 0.5  # how long an unread body is read away, so that the reply survives the close
 LINGER_BYTES: Final = 16 * 1024 * 1024  # and how much of it
 TLS_CLOSE_SECONDS: Final = 0.5  # how long a TLS goodbye may take
+_CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)  # holds the last segment back; Linux has it
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 
@@ -230,7 +231,9 @@ class _Connection:
 
     async def _do(self, action: Action) -> bytes:
         match action:
-            case Send(data):
+            case Send(data, ends):
+                if ends and _CORK is not None and not self._is_tls:
+                    self.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
                 self._writer.write(data)
                 await self._writer.drain()
             case Sleep(seconds):

@@ -192,7 +192,7 @@ class Line:
         while not self._is_over:
             data = b""
             match self._action:
-                case Send(sent):
+                case Send(sent, _):
                     if self._client_went:
                         self._finish()
                         return

@@ -35,9 +35,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Put these bytes on the wire, all of them, before anything else."""
+    """Put these bytes on the wire, all of them, before anything else.
+
+    Args:
+        data: The bytes.
+        ends: Whether the end of the stream follows, to travel with them: who reads the last byte
+            is then never in time to send another request.
+    """
 
     data: bytes
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +237,7 @@ class Wire:
         elif delivery.cut_body is not None:
             body = body[: min(delivery.cut_body, max(0, len(body) - 1))]
         if delivery.head is None and delivery.body is None:
-            yield from self._write(head + body, None)
+            yield Send(head + body, ends=delivery.end is End.CLOSE)
         else:
             yield from self._write(head, delivery.head)
             yield from self._write(body, delivery.body)
