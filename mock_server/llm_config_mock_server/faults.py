@@ -406,7 +406,7 @@ def drip(
     """
     slow = Drip(interval, size)
     delivery = Delivery(head=None if part == "body" else slow, body=None if part == "head" else slow)
-    return Step(name=f"drip of the {part}", delivery=delivery)
+    return Step(name=f"drip of {'head and body' if part == 'both' else f'the {part}'}", delivery=delivery)
 
 
 def stale(*, on_reuse: bool = False) -> Step:
@@ -416,7 +416,9 @@ def stale(*, on_reuse: bool = False) -> Step:
         on_reuse: Close it only when the next request arrives, which is then lost unseen: what a
             client meets that loses the race. Else it is closed right after the reply.
     """
-    return Step(name="stale", delivery=Delivery(end=End.CLOSE_ON_REUSE if on_reuse else End.CLOSE))
+    if on_reuse:
+        return Step(name="stale on reuse", delivery=Delivery(end=End.CLOSE_ON_REUSE))
+    return Step(name="stale", delivery=Delivery(end=End.CLOSE))
 
 
 Problem = Callable[[Match, Step], str | None]
