@@ -34,8 +34,6 @@ class Context:
     deadline: float = inf
     #: Which try this is, from 1.
     attempt: int = 1
-    #: How often the function was called so far, this time included.
-    calls: int = 0
     #: The target in use, under a `Failover`.
     target: Any = None
     #: Whether the answer is second best.
@@ -52,6 +50,16 @@ class Context:
     is_async: bool = False
     #: Whether the call is over; a task it left behind is not bound by it any more.
     over: bool = False
+    #: When it began, in seconds on `clock`, where somebody listens.
+    began: float | None = None
+    #: How old the answer is, in seconds, where it comes from a cache.
+    age: float | None = None
+    #: Which of a fallback's sources answered, from 0.
+    index: int | None = None
+    #: What `PerKey` chose for this call, by layer.
+    chosen: dict[int, Any] | None = None
+    #: Names the call to retries further in, which leave it on errors they gave up; see `Retry`.
+    ticket: int | None = None
 
     def __init__(
         self, pipeline: Pipeline, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -60,7 +68,9 @@ class Context:
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
-        self.slots: list[Any] = pipeline.blank[:]
+        self.slots: list[Any] = pipeline.blank.copy()
+        #: How often the function was called so far, this time included.
+        self.calls = 0
         parent = _current.get()
         if parent is not None and not parent.over and parent.pipeline.clock is pipeline.clock:
             self.parent = parent
@@ -117,7 +127,10 @@ class Context:
             delay: Seconds until what follows.
             details: What else there is to say.
         """
-        listeners = self.listeners
+        listeners = self.pipeline.hearers[kind]
+        drill = rehearsal.get()
+        if drill is not None:
+            listeners += drill.listeners
         if listeners:
             layer = "" if at is None else self.pipeline.labels[at]
             event = Event(
@@ -157,12 +170,16 @@ class Context:
         self.source = branch.source
         self.answered_by = branch.answered_by
         self.error = branch.error
+        self.age = branch.age
+        self.index = branch.index
 
     def answer(self, at: int, given: Return, error: Exception | None) -> None:
         """Note where the answer comes from. The engine calls this when it performs a `Return`."""
         self.source = given.source or self.pipeline.labels[at]
         self.answered_by = "" if self.source == "call" else self.pipeline.labels[at]
         self.degraded = given.degraded
+        self.age = given.age
+        self.index = given.index
         self.error = given.error if given.error is not None else error
         if self.error is not None:
             forget_frames(self.error)
@@ -173,7 +190,7 @@ class Context:
             self.degraded = False
             self.source = "call"
             self.answered_by = ""
-            self.error = None
+            self.error = self.age = self.index = None
 
 
 class AsyncContext(Context):

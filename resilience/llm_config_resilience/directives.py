@@ -25,12 +25,16 @@ class Return:
         degraded: Whether it is second best (a fallback's, a stale one). Caches never store it.
         source: Where it comes from, for `Answer.source`: `"cache"`, `"stale"`, `"fallback"`, …
         error: What made it necessary; in `failed` that is the error in hand unless given.
+        age: How old it is, in seconds, for `Answer.age`.
+        index: Which of several sources gave it, from 0, for `Answer.index`.
     """
 
     value: Any
     degraded: bool = False
     source: str = ""
     error: Exception | None = None
+    age: float | None = None
+    index: int | None = None
 
 
 @dataclass(slots=True)

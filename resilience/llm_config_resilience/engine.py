@@ -7,6 +7,7 @@ decision is made elsewhere: by the strategies, by `Route`, and by the plain func
 from __future__ import annotations
 
 import contextvars
+import logging
 from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from llm_config_resilience.route import FAILING, INWARD, OUTWARD, Route
 if TYPE_CHECKING:
     from llm_config_resilience.context import Context
 
+
+_log = logging.getLogger("llm_config_resilience")
 
 #: What an `async def` returns; `Any` because a type checker would narrow the value to it.
 _COROUTINE: Any = CoroutineType
@@ -42,8 +45,8 @@ class Flight:
 def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - one flat loop is the point
     """Take a call through a route: in, to the function or a scope, and out."""
     token = current_context.set(ctx)
-    at = route.first
-    phase, hooks = INWARD, route.entering[at]
+    phase, at, over = INWARD, route.first, False
+    hooks = route.entering[at]
     value: Any = None
     error: Exception | None = None
     directive: Directive | None = None
@@ -71,6 +74,7 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
                         if directive is not None:
                             break
                     else:
+                        over = True
                         return value
                 elif directive is None and phase == FAILING:
                     for at, hook in hooks:
@@ -121,27 +125,30 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
                         flight = None
                 hooks = route.rest(phase, at)
             except UsageError:
-                release(route, ctx, at)
                 raise
             except Exception as caught:  # noqa: BLE001 - the strategies judge it, and it is raised in the end
                 phase, value, error, directive = FAILING, None, trimmed(caught), None
                 hooks = route.failing[at]
-            except BaseException:
-                release(route, ctx, at)
-                raise
         clear(route, ctx)
+        over = True
         raise error  # type: ignore[misc]  # the loop ends here with an error in hand only
     finally:
         # What an error's traceback can reach must not reach the error.
         error = directive = None
-        leave(route, ctx, token)
+        if not over:
+            release(route, ctx, at)
+        ctx.over = route.outermost
+        try:  # noqa: SIM105 - suppress() costs a tenth of a call
+            current_context.reset(token)
+        except ValueError:
+            pass  # an abandoned coroutine is closed in another context than it ran in
 
 
 async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - one flat loop is the point
     """Take a call through a route: in, to the function or a scope, and out."""
     token = current_context.set(ctx)
-    at = route.first
-    phase, hooks = INWARD, route.entering[at]
+    phase, at, over = INWARD, route.first, False
+    hooks = route.entering[at]
     value: Any = None
     error: Exception | None = None
     directive: Directive | None = None
@@ -169,6 +176,7 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
                         if directive is not None:
                             break
                     else:
+                        over = True
                         return value
                 elif directive is None and phase == FAILING:
                     for at, hook in hooks:
@@ -219,20 +227,23 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
                         flight = None
                 hooks = route.rest(phase, at)
             except UsageError:
-                release(route, ctx, at)
                 raise
             except Exception as caught:  # noqa: BLE001 - the strategies judge it, and it is raised in the end
                 phase, value, error, directive = FAILING, None, trimmed(caught), None
                 hooks = route.failing[at]
-            except BaseException:
-                release(route, ctx, at)
-                raise
         clear(route, ctx)
+        over = True
         raise error  # type: ignore[misc]  # the loop ends here with an error in hand only
     finally:
         # What an error's traceback can reach must not reach the error.
         error = directive = None
-        leave(route, ctx, token)
+        if not over:
+            release(route, ctx, at)
+        ctx.over = route.outermost
+        try:  # noqa: SIM105 - suppress() costs a tenth of a call
+            current_context.reset(token)
+        except ValueError:
+            pass  # an abandoned coroutine is closed in another context than it ran in
 
 
 def launch(route: Route, ctx: Context, at: int, asked: Detach) -> Flight | None:
@@ -357,19 +368,13 @@ def trimmed(error: Exception) -> Exception:
 def release(route: Route, ctx: Context, at: int) -> None:
     """Have every layer that was entered give back what it took."""
     for index, hook in route.release(at):
-        hook(ctx, index)
+        try:
+            hook(ctx, index)
+        except Exception:  # noqa: BLE001 - a cancellation arrives intact, and the other layers are asked too
+            _log.exception("%s could not give back what it held", ctx.pipeline.labels[index])
     clear(route, ctx)
 
 
 def clear(route: Route, ctx: Context) -> None:
     """Empty this route's slots: they may hold errors, whose tracebacks hold the frame."""
     ctx.slots[route.start : route.end + 1] = ctx.pipeline.blank[route.start : route.end + 1]
-
-
-def leave(route: Route, ctx: Context, token: contextvars.Token[Context | None]) -> None:
-    """End the call's time as the current one."""
-    ctx.over = route.outermost
-    try:
-        current_context.reset(token)
-    except ValueError:
-        return  # an abandoned coroutine is closed in another context than it ran in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,8 +34,13 @@ EventKind: TypeAlias = Literal[
     "injected",  # chaos changed a call; details["what"] says "fault", "latency" or "result"
     "background_failed",  # detached work ended in an error nobody waits for
     "recovered",  # the call succeeded after more than one attempt
-    "failed",  # the call ended in an error
+    "failed",  # the call ended in an error; details["seconds"] after it began
+    "succeeded",  # the call ended in a value, likewise; only for listeners that want it
+    "cancelled",  # the call was cancelled or interrupted, likewise
 ]
+
+#: What happens to every call is told to those only who ask for it.
+_ON_REQUEST: frozenset[EventKind] = frozenset({"succeeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,28 @@ class Event:
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+#: Called with each event. One that has an attribute `wants`, a set of kinds, hears of these only; one that
+#: has not hears of all but `"succeeded"`, which would build an event for every call:
+#:
+#:     class Counter:
+#:         wants = frozenset({"succeeded", "failed"})
+#:
+#:         def __call__(self, event: Event) -> None: ...
 Listener: TypeAlias = Callable[[Event], object]
+
+
+def hearers(listeners: Iterable[Listener]) -> dict[EventKind, tuple[Listener, ...]]:
+    """Say who hears of what, by the kind of event."""
+    everybody = tuple(listeners)
+    return {
+        kind: tuple(listener for listener in everybody if _wants(listener, kind))
+        for kind in get_args(EventKind)
+    }
+
+
+def _wants(listener: Listener, kind: EventKind) -> bool:
+    wanted = getattr(listener, "wants", None)
+    return kind not in _ON_REQUEST if wanted is None else kind in wanted
 
 
 def tell(listeners: Iterable[Listener], event: Event) -> None:

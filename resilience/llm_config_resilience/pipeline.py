@@ -9,13 +9,15 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from llm_config_resilience import ending
 from llm_config_resilience.background import Background
 from llm_config_resilience.clock import SystemClock
 from llm_config_resilience.context import AsyncContext, Context
 from llm_config_resilience.engine import drive, drive_async
 from llm_config_resilience.errors import PipelineOrderWarning
+from llm_config_resilience.events import hearers
 from llm_config_resilience.order import lint
-from llm_config_resilience.route import compile_route
+from llm_config_resilience.route import Ends, compile_route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -44,6 +46,8 @@ class Answer(Generic[T]):
         attempts: The number of the last attempt.
         calls: How often the function was called, all targets and attempts together.
         target: The target that answered, under a `Failover`.
+        age: How old the value is, in seconds, if it comes from a cache.
+        index: Which of a fallback's sources gave it, from 0.
     """
 
     value: T
@@ -54,6 +58,8 @@ class Answer(Generic[T]):
     attempts: int
     calls: int
     target: Any
+    age: float | None = None
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,7 @@ class Pipeline:
     Args:
         *strategies: Outermost first. One strategy may be in several pipelines, and then shares its state.
         name: For events and descriptions.
-        listeners: Called with each `Event`; one that raises breaks nothing.
+        listeners: Called with each `Event`, or with the kinds in its `wants`; one that raises breaks nothing.
         clock: A `ManualClock` in tests.
         random: Draws at least 0 and below 1, for jitter.
 
@@ -112,6 +118,7 @@ class Pipeline:
         self.name = name
         self.layers = strategies
         self.listeners = tuple(listeners)
+        self.hearers = hearers(self.listeners)
         self.clock: Clock = _SYSTEM_CLOCK if clock is None else clock
         self.random = random_module.random if random is None else random
         self.blank: list[Any] = [None] * len(strategies)
@@ -120,8 +127,13 @@ class Pipeline:
         self._warnings = tuple(lint(strategies))
         for warning in self._warnings:
             warnings.warn(warning, PipelineOrderWarning, stacklevel=2)
-        self._route = compile_route(strategies, drive, "around")
-        self._route_async = compile_route(strategies, drive_async, "around_async")
+        ends: Ends = {"failed": ending.failed, "released": ending.cancelled}
+        if self.listeners:
+            ends["before"] = ending.begun
+        if self.hearers["succeeded"]:
+            ends["succeeded"] = ending.succeeded
+        self._route = compile_route(strategies, drive, "around", ends)
+        self._route_async = compile_route(strategies, drive_async, "around_async", ends)
 
     def __repr__(self) -> str:
         return f"Pipeline({', '.join(self.labels)}{f', name={self.name!r}' if self.name else ''})"
@@ -142,7 +154,8 @@ class Pipeline:
             ResilienceError: A strategy turned the call away or ended it.
             Exception: Whatever the function raised last, as it is.
         """
-        return cast("T", drive(self._route, Context(self, fn, args, kwargs)))
+        value: T = drive(self._route, Context(self, fn, args, kwargs))
+        return value
 
     @overload
     def call_async(
@@ -239,7 +252,16 @@ class Pipeline:
 
 def _answer(value: T, ctx: Context) -> Answer[T]:
     return Answer(
-        value, ctx.source, ctx.answered_by, ctx.degraded, ctx.error, ctx.attempt, ctx.calls, ctx.target
+        value,
+        ctx.source,
+        ctx.answered_by,
+        ctx.degraded,
+        ctx.error,
+        ctx.attempt,
+        ctx.calls,
+        ctx.target,
+        ctx.age,
+        ctx.index,
     )
 
 

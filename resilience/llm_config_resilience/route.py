@@ -16,6 +16,8 @@ OUTWARD: Final = 1
 FAILING: Final = 2
 
 Hooks = tuple[tuple[int, "Callable[..., Any]"], ...]
+#: Hooks outside of every layer, by name.
+Ends = dict[str, "Callable[..., Any]"]
 
 
 class Route:
@@ -50,6 +52,7 @@ class Route:
         outermost: bool,
         around: Callable[..., Any] | None,
         proceed: Callable[..., Any] | None,
+        ends: Ends | None = None,
     ) -> None:
         self._layers = layers
         self._tails: dict[int, Route] = {}
@@ -61,10 +64,11 @@ class Route:
         #: The scope that ends this route, and what runs inside it; `None` where the function does.
         self.around = around
         self.proceed = proceed
-        self.entering = _table(layers, "before", start, end, inwards=True)
-        self.leaving = _table(layers, "succeeded", start, end)
-        self.failing = _table(layers, "failed", start, end)
-        self.releasing = _table(layers, "released", start, end)
+        ends = ends or {}
+        self.entering = _table(layers, "before", start, end, ends, inwards=True)
+        self.leaving = _table(layers, "succeeded", start, end, ends)
+        self.failing = _table(layers, "failed", start, end, ends)
+        self.releasing = _table(layers, "released", start, end, ends)
 
     def rest(self, phase: int, at: int) -> Hooks:
         """The hooks that follow those of layer `at`."""
@@ -92,7 +96,11 @@ class Route:
 
 
 def compile_route(
-    layers: Sequence[Strategy], drive: Callable[[Route, Any], Any], name: str, start: int = 0
+    layers: Sequence[Strategy],
+    drive: Callable[[Route, Any], Any],
+    name: str,
+    ends: Ends | None = None,
+    start: int = 0,
 ) -> Route:
     """Cut a pipeline at its scopes.
 
@@ -100,17 +108,20 @@ def compile_route(
         layers: All its strategies, outermost first.
         drive: The engine's loop for the colour.
         name: How the colour calls a scope: `"around"` or `"around_async"`.
+        ends: Hooks outside of all layers.
         start: The first layer of the route.
     """
     for end in range(start, len(layers)):
         layer = layers[end]
         if isinstance(layer, Scope) and getattr(type(layer), name) is not getattr(Scope, name):
-            inside = compile_route(layers, drive, name, end + 1)
-            around, proceed = getattr(layer, name), partial(drive, inside)
-            return Route(
-                layers, start, end, first=start, outermost=start == 0, around=around, proceed=proceed
-            )
-    return Route(layers, start, len(layers), first=start, outermost=start == 0, around=None, proceed=None)
+            around = getattr(layer, name)
+            proceed = partial(drive, compile_route(layers, drive, name, start=end + 1))
+            break
+    else:
+        end, around, proceed = len(layers), None, None
+    return Route(
+        layers, start, end, first=start, outermost=start == 0, around=around, proceed=proceed, ends=ends
+    )
 
 
 def _hook(layer: Strategy, name: str) -> Callable[..., Any] | None:
@@ -121,9 +132,12 @@ def _hook(layer: Strategy, name: str) -> Callable[..., Any] | None:
 
 
 def _table(
-    layers: Sequence[Strategy], name: str, start: int, end: int, *, inwards: bool = False
+    layers: Sequence[Strategy], name: str, start: int, end: int, ends: Ends, *, inwards: bool = False
 ) -> tuple[Hooks, ...]:
     hooks = [(i, hook) for i in range(start, end) if (hook := _hook(layers[i], name)) is not None]
+    last = ((start, ends[name]),) if name in ends else ()
     if inwards:
-        return tuple(tuple(pair for pair in hooks if pair[0] >= i) for i in range(end + 1))
-    return tuple(tuple(pair for pair in reversed(hooks) if pair[0] < i) for i in range(end + 1))
+        inner = [tuple(pair for pair in hooks if pair[0] >= i) for i in range(end + 1)]
+        # Asked once only, and not when a retry goes in again: that begins further in.
+        return (*inner[:start], last + inner[start], *inner[start + 1 :])
+    return tuple((*(pair for pair in reversed(hooks) if pair[0] < i), *last) for i in range(end + 1))

@@ -71,9 +71,23 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+class Happenings(list[Event]):
+    """What happened inside of calls; how they ended lies in `ends`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[Event] = []
+
+    def append(self, event: Event) -> None:
+        if event.kind in {"failed", "succeeded", "cancelled"}:
+            self.ends.append(event)
+        else:
+            super().append(event)
+
+
 @pytest.fixture
-def events() -> list[Event]:
-    return []
+def events() -> Happenings:
+    return Happenings()
 
 
 class Script:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
+
+from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
     from llm_config_resilience.clock import Clock
@@ -22,10 +23,8 @@ _TTL = 10.0
 class Budget(Protocol):
     """What `Retry` asks of a budget. Shared by threads and event loops."""
 
-    @property
-    def idle(self) -> bool:
-        """Whether a success at the first try has nothing to tell it."""
-        ...
+    #: Whether a success at the first try has nothing to tell it. An attribute: it is read at every success.
+    idle: bool
 
     def spend(self, clock: Clock, retries: int, /) -> bool:
         """Pay for one more attempt, if that can be afforded.
@@ -64,7 +63,9 @@ class RetryBudget:
         self._quota = quota
         self._cost = retry_cost
         self._tokens = quota
-        self._lock = threading.Lock()
+        #: Whether the quota is full.
+        self.idle = True
+        self._lock = new_lock()
 
     def __repr__(self) -> str:
         return f"RetryBudget({self._tokens} of {self._quota})"
@@ -74,23 +75,20 @@ class RetryBudget:
         """What is left."""
         return self._tokens
 
-    @property
-    def idle(self) -> bool:
-        """Whether the quota is full."""
-        return self._tokens >= self._quota
-
     def spend(self, _clock: Clock, _retries: int, /) -> bool:
         """Pay for one more attempt, if that can be afforded."""
         with self._lock:
             if self._tokens < self._cost:
                 return False
             self._tokens -= self._cost
+            self.idle = False
             return True
 
     def earn(self, _clock: Clock, retries: int, /) -> None:
         """Refund the last retry, or reward a success at the first try."""
         with self._lock:
             self._tokens = min(self._quota, self._tokens + (self._cost if retries else _FIRST_TRY_REFUND))
+            self.idle = self._tokens == self._quota
 
 
 class RatioBudget:
@@ -102,7 +100,8 @@ class RatioBudget:
         ttl: Seconds after which what was earned is forgotten.
     """
 
-    idle = False
+    #: It counts every call.
+    idle: bool = False
 
     def __init__(self, ratio: float = _RATIO, per_second: float = _PER_SECOND, ttl: float = _TTL) -> None:
         if ratio < 0 or per_second < 0 or ttl <= 0:
@@ -110,7 +109,7 @@ class RatioBudget:
         self._ratio = ratio
         self._floor = per_second * ttl
         self._ttl = ttl
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._earned: dict[int, float] = {}
         self._spent: dict[int, int] = {}
 

@@ -195,6 +195,8 @@ class Retry(Strategy):
     def succeeded(self, ctx: Context, at: int, value: Any) -> Directive | None:
         """Reward the budget, or try again on a result that the policy does not accept."""
         tries: _Tries | None = ctx.slots[at]
+        if tries is None and (self.budget is None or self.budget.idle):
+            return None
         if self._judges_results and tries is not None and tries.state is not None:
             verdict = judge(self.policy, tries.state, ctx, value=value)
             if verdict.again:

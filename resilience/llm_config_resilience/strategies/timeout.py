@@ -34,23 +34,29 @@ class Timeout(Scope):
         if not callable(seconds) and seconds is not None and seconds <= 0:
             raise ValueError("a timeout must be more than 0 seconds")
         self._seconds = seconds
+        #: The limit that is the same for every call; `None` where it has to be asked for.
+        self._fixed = None if callable(seconds) else inf if seconds is None else seconds
 
     def before(self, ctx: Context, at: int) -> None:
         """Tighten the call's deadline."""
         ctx.slots[at] = outer = ctx.deadline
-        limit = self._limit(ctx)
+        limit = self._fixed or self._limit(ctx)
         if limit != inf or outer != inf:
-            now = ctx.now()
+            now = ctx.pipeline.clock.monotonic()
             if outer <= now:
                 raise DeadlineExceededError("the deadline passed before the call began")
-            ctx.deadline = min(outer, now + limit)
+            if now + limit < outer:
+                ctx.deadline = now + limit
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Put the deadline back; say if the result is late."""
         del value
-        if ctx.listeners and ctx.deadline < ctx.slots[at] and ctx.now() > ctx.deadline:
-            ctx.emit("late", at)
-        self.released(ctx, at)
+        outer = ctx.slots[at]
+        if ctx.deadline < outer:
+            if ctx.listeners and ctx.now() > ctx.deadline:
+                ctx.emit("late", at)
+            ctx.deadline = outer
+        ctx.slots[at] = None
 
     def failed(self, ctx: Context, at: int, error: Exception) -> None:
         """Put the deadline back."""
@@ -90,6 +96,6 @@ class Timeout(Scope):
 
     def _limit(self, ctx: Context) -> float:
         if not callable(self._seconds):
-            return inf if self._seconds is None else self._seconds
+            return self._fixed or inf
         limit = self._seconds(*ctx.args, **ctx.kwargs)
         return inf if limit is None else limit
