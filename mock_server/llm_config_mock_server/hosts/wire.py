@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import h11
 
-from llm_config_mock_server.messages import At, Delivery, Drip, End, Later, Outcome, Reply, Request
+from llm_config_mock_server.messages import (
+    At,
+    Delivery,
+    Drip,
+    End,
+    Later,
+    Outcome,
+    Reply,
+    Request,
+    reason_phrase,
+)
 
 from .parsing import HEAD_END, Softened, head_problem, parsing_of, soften
 
@@ -254,7 +264,8 @@ class Wire:
         if self._http.their_state is not h11.DONE:
             # The body was not read, so nothing that follows could be told from it.
             headers.append((b"connection", b"close"))
-        head = self._send(h11.Response(status_code=reply.status, headers=headers))
+        reason = reason_phrase(reply.status).encode("ascii")
+        head = self._send(h11.Response(status_code=reply.status, headers=headers, reason=reason))
         body = b"" if bodiless else self._send(h11.Data(data=reply.body))
         return head, body + self._send(h11.EndOfMessage())
 

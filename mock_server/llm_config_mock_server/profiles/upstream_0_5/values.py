@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _SMALLEST: Final = -(2**63)
 _LARGEST: Final = 2**63 - 1
@@ -18,8 +18,8 @@ def as_kept(value: Any) -> Any:
         case int():
             return value if _SMALLEST <= value <= _LARGEST else float(value)
         case list():
-            items: list[Any] = value
+            items = cast("list[object]", value)
             return [as_kept(item) for item in items]
         case _:
-            members: dict[str, Any] = value
+            members = cast("dict[str, object]", value)
             return {name: as_kept(members[name]) for name in sorted(members)}
