@@ -683,6 +683,9 @@ class Admin:
         tier = visit.parameter("tier") or "store"
         if tier not in TIERS:
             raise RefusedError(f"tier must be one of {', '.join(TIERS)}, not {tier[:64]!r}", "tier")
+        if tier == "l2":
+            self._core.platform.cache.put_blob(address, visit.request.body)
+            return Reply(204)
         store = self._core.platform.store
         store.storage.write(address, visit.request.body, snapshot=False)
         store.changes += 1
@@ -774,7 +777,7 @@ class _Events:
         return Reply(200, (("content-type", "text/event-stream"),), body)
 
 
-TIERS: Final = ("store",)
+TIERS: Final = ("store", "l2")
 ROUTES: Final = (
     Route((), {"GET": Admin.stats}),
     Route(("stats",), {"GET": Admin.stats}),

@@ -23,6 +23,8 @@ from .journal import Entry, Journal
 from .limiter import Limiter, Limits
 from .messages import AS_USUAL, At, Delivery, Later, Outcome, Reply, Request
 from .rbac import Rbac
+from .reading import Reader
+from .server_cache import ServerCache
 from .store import Address, Record, Storage, Store
 from .vault import Vault
 
@@ -43,11 +45,13 @@ class Options:
         auth: Whether a bearer token is asked for.
         value_max_bytes: The longest value, in bytes of JSON.
         body_max_bytes: The longest body of a request.
+        caching: Whether reads go through the server's cache.
     """
 
     auth: bool = True
     value_max_bytes: int = VALUE_MAX_BYTES
     body_max_bytes: int = BODY_MAX_BYTES
+    caching: bool = True
 
 
 class Platform:
@@ -75,6 +79,8 @@ class Platform:
         self.options = options
         self.conditions = Conditions()
         self.store = Store(storage, self.conditions)
+        self.cache = ServerCache(self.conditions, self.store)
+        self.reader = Reader(self.store, self.cache, self.conditions, caching=options.caching)
         self.rbac = Rbac(self.conditions, randomness)
         self.vault = Vault(self.conditions, encryption_key)
         self.audit = AuditLog(self.conditions)
@@ -86,6 +92,7 @@ class Platform:
         """Go back to the beginning; users and their tokens stay valid."""
         self.conditions.clear()
         self.store.storage.clear()
+        self.cache.reset()
         self.rbac.reset()
         self.vault.reset()
         self.audit.reset()

@@ -109,7 +109,7 @@ class MockServer:
             Platform(
                 kept,
                 randomness,
-                Options(auth=auth, value_max_bytes=value_max_bytes),
+                Options(auth=auth, value_max_bytes=value_max_bytes, caching=storage is None),
                 limits=_limits(limits, spoken.default_limits),
                 encryption_key=_key(first_seed) if isinstance(encryption_key, _FromSeed) else encryption_key,
             ),

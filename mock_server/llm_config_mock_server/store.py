@@ -172,7 +172,7 @@ class Store:
         """Return the live record, or `None`."""
         self._conditions.check("store")
         record = self.storage.read(address)
-        return None if record is None else _decode(record, address)
+        return None if record is None else decode_record(record, address)
 
     def entries(self, namespace: str, environment: Environment) -> list[tuple[Address, Record]]:
         """Return the live records of a namespace, by key."""
@@ -182,24 +182,24 @@ class Store:
             address = Address(namespace, key, environment)
             record = self.storage.read(address)
             if record is not None:
-                found.append((address, _decode(record, address)))
+                found.append((address, decode_record(record, address)))
         return found
 
     def history(self, address: Address) -> list[Record]:
         """Return every version, newest first; versions from before a delete are among them."""
         self._conditions.check("store")
-        return [_decode(record, address) for record in reversed(self.storage.history(address))]
+        return [decode_record(record, address) for record in reversed(self.storage.history(address))]
 
     def put(self, address: Address, record: Record) -> None:
         """Make a record live and append it to the history."""
         self._conditions.check("store")
-        self.storage.write(address, json_bytes(asdict(record)), snapshot=True)
+        self.storage.write(address, encode_record(record), snapshot=True)
         self.changes += 1
 
     def replace(self, address: Address, record: Record) -> None:
         """Put another record in the live one's place: the same version, so nothing goes into the history."""
         self._conditions.check("store")
-        self.storage.write(address, json_bytes(asdict(record)), snapshot=False)
+        self.storage.write(address, encode_record(record), snapshot=False)
         self.changes += 1
 
     def delete(self, address: Address) -> bool:
@@ -209,7 +209,17 @@ class Store:
         return self.storage.remove(address)
 
 
-def _decode(stored: bytes, address: Address) -> Record:
+def encode_record(record: Record) -> bytes:
+    """Write a record as the bytes that are stored."""
+    return json_bytes(asdict(record))
+
+
+def decode_record(stored: bytes, address: Address) -> Record:
+    """Read a record back from its bytes.
+
+    Raises:
+        BrokenRecordError: They are no record.
+    """
     try:
         fields: dict[str, Any] = json.loads(stored)
         fields["tags"] = tuple(fields["tags"])

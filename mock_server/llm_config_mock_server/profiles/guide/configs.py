@@ -58,7 +58,7 @@ def _get(visit: Visit) -> Reply:
     with_overrides = flag(visit, "with_overrides")
     for environment in reversed(asked.environment.overrides) if with_overrides else (asked.environment,):
         address = replace(asked, environment=environment)
-        record = visit.platform.store.get(address)
+        record = visit.platform.reader.get(address)
         if record is not None:
             if is_current(visit.request, record.etag):
                 return Reply(304, (("etag", record.etag),))

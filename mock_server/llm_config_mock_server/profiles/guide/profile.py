@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_config_mock_server.conditions import ComponentFailureError
 from llm_config_mock_server.messages import Header, Reply, json_reply
 from llm_config_mock_server.rbac import ANYBODY, Principal, RbacError
+from llm_config_mock_server.server_cache import CacheError
 from llm_config_mock_server.store import Address, BrokenRecordError, Record
 from llm_config_mock_server.vault import CryptoError
 from llm_config_sdk.contract import HEALTH_PATH, IDEMPOTENCY_REPLAYED_HEADER, REQUEST_ID_HEADER, ErrorCode
 
-from . import audit, configs, rbac, vault
+from . import audit, cache, configs, rbac, vault
 from .envelope import envelope, refusal_reply
 from .framework import check_accept, check_content_type, check_length, handler_of, protocol_refusal
 from .idempotency import claim, idempotency_key
@@ -36,7 +37,7 @@ def _health(_: Visit) -> Reply:
 
 _HEALTH: Final = Route("health", (HEALTH_PATH.strip("/"),), {"GET": _health})
 
-ROUTES: Final = (_HEALTH, *configs.ROUTES, *rbac.ROUTES, *vault.ROUTES, *audit.ROUTES)
+ROUTES: Final = (_HEALTH, *configs.ROUTES, *rbac.ROUTES, *vault.ROUTES, *audit.ROUTES, *cache.ROUTES)
 """Every route; a request without a body of JSON needs no content type."""
 
 
@@ -80,7 +81,14 @@ class GuideProfile:
         """Carry a request out."""
         try:
             return self._answer(platform, call)
-        except (RefusedError, RbacError, CryptoError, BrokenRecordError, ComponentFailureError) as error:
+        except (
+            RefusedError,
+            CacheError,
+            RbacError,
+            CryptoError,
+            BrokenRecordError,
+            ComponentFailureError,
+        ) as error:
             return refusal_reply(as_refusal(error, call.request), call)
 
     def error(self, spec: ErrorSpec, call: Call) -> Reply:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_mock_server.conditions import DISCONNECTED, PANIC, ComponentFailureError
 from llm_config_mock_server.rbac import RbacError
+from llm_config_mock_server.server_cache import CacheError
 from llm_config_mock_server.store import BrokenRecordError
 from llm_config_mock_server.vault import CryptoError
 from llm_config_sdk.contract import CODES, SYSTEM_KINDS, VARIANTS, ErrorCode, Module
@@ -60,6 +61,8 @@ def as_refusal(error: Exception, request: Request) -> RefusedError:
             return error
         case RbacError():
             return variant_error(Module.RBAC, error.variant, error.message)
+        case CacheError():
+            return variant_error(Module.CACHE, error.variant, error.message)
         case CryptoError():
             return variant_error(Module.CRYPTO, error.variant, error.message)
         case BrokenRecordError():
