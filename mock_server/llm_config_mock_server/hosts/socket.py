@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import threading
-import weakref
 from typing import TYPE_CHECKING, Final
 
+from .port import BACKLOG, Port, arm_reset, shut
 from .wire import Action, Move, Send, Sleep, Wire
 
 if TYPE_CHECKING:
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
     from llm_config_mock_server.core import Core
     from llm_config_mock_server.messages import At
 
-BACKLOG: Final = 1024  # connections that wait to be accepted: a thousand clients may come at once
 READ_BYTES: Final = 65_536  # at once
 RESET_FLUSH_SECONDS: Final = 0.005  # between the last byte and an RST, which throws unread data away
 LINGER_SECONDS: Final = 0.5  # how long an unread body is read away, so that the reply survives the close
 LINGER_BYTES: Final = 16 * 1024 * 1024  # and how much of it
 TLS_CLOSE_SECONDS: Final = 0.5  # how long a TLS goodbye may take
 _CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)  # holds the last segment back; Linux has it
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 
 class SocketHost:
@@ -57,7 +54,7 @@ class SocketHost:
         self._wanted_port = port
         self._clock = clock
         self._tls = tls
-        self._holder: socket.socket | None = None
+        self._port: Port | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -72,10 +69,9 @@ class SocketHost:
         Raises:
             RuntimeError: The host was never started.
         """
-        if self._holder is None:
+        if self._port is None:
             raise RuntimeError("the server has no port before it is started")
-        port: int = self._holder.getsockname()[1]
-        return port
+        return self._port.number
 
     @property
     def is_running(self) -> bool:
@@ -90,19 +86,9 @@ class SocketHost:
         """
         if self._thread is not None:
             return
-        if self._holder is None:
-            # Bound and never listening: while the server is stopped, connections are refused and
-            # nobody else is given the port. SO_REUSEADDR lets the listener share it.
-            self._holder = self._bound(self._wanted_port)
-            # Whoever stops a server and forgets it holds nothing worth a warning.
-            weakref.finalize(self, self._holder.close).atexit = False
-        listener = self._bound(self.port)
-        try:
-            listener.listen(BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-        listener.setblocking(False)
+        if self._port is None:
+            self._port = Port(self._interface, self._wanted_port)
+        listener = self._port.listen()
         self._listener = listener
         self._owner = os.getpid()
         # Taken by name: a policy of the application (uvloop's) may give loops without real sockets.
@@ -132,21 +118,9 @@ class SocketHost:
     def close(self) -> None:
         """Stop, and give the port back."""
         self.stop()
-        holder, self._holder = self._holder, None
-        if holder is not None:
-            holder.close()
-
-    def _bound(self, port: int) -> socket.socket:
-        # The protocol is named: asyncio sets TCP_NODELAY only on sockets that say they are TCP.
-        family = socket.AF_INET6 if ":" in self._interface else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self._interface, port))
-        except BaseException:
-            bound.close()
-            raise
-        return bound
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
 
     # --- In the thread --------------------------------------------------------------------------
 
@@ -163,7 +137,7 @@ class SocketHost:
         await stopping.wait()
         # Shut down before it is closed: a forked child may hold a copy, which would keep the port listening.
         asyncio.get_running_loop().remove_reader(listener)
-        _shut(listener)
+        shut(listener)
         server.close()
         # Every other task of this loop is a connection of ours, or is about to become one.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -214,7 +188,7 @@ class _Connection:
         """Let go of the connection at once."""
         # Shut down before it is closed: a forked child may hold a copy, which would keep it open.
         if not self._is_tls and not self._is_reset:
-            _shut(self.socket)
+            shut(self.socket)
         self._writer.transport.abort()
 
     async def serve(self) -> None:
@@ -245,7 +219,7 @@ class _Connection:
                     self._writer.write_eof()
             case Move.RESET:
                 await asyncio.sleep(RESET_FLUSH_SECONDS)
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+                arm_reset(self.socket)
                 self._is_reset = True
                 self._writer.transport.abort()
             case Move.CLOSE | Move.LINGER:
@@ -267,8 +241,3 @@ class _Connection:
                     left = LINGER_BYTES
                     while left > 0 and (chunk := await self._reader.read(READ_BYTES)):
                         left -= len(chunk)
-
-
-def _shut(held: socket.socket | TransportSocket) -> None:
-    with contextlib.suppress(OSError):
-        held.shutdown(socket.SHUT_RDWR)
