@@ -10,7 +10,7 @@ RUN_READY := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test lint format types bench wheel clean
+.PHONY: help demo test lint format types bench docs wheel clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,14 @@ format: $(DEV_READY)  ## Set up, and format the code
 bench: $(DEV_READY)  ## Set up, and measure what the engine costs beside what people use instead
 	@$(BIN)/python tests/benchmarks/bench_engine.py
 
+docs: $(DEV_READY)  ## Set up, and build the documentation's site into site/
+	@$(BIN)/python docs/tools/build.py
+
 wheel: $(DEV_READY)  ## Set up, and build the wheel and the source distribution
 	@$(BIN)/python -m build --quiet
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site .cache .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
