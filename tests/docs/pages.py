@@ -1,0 +1,253 @@
+"""How the documentation is run: every block of a page, in order, in one namespace, against real servers.
+
+`docs/explanation/documentation.md` tells readers the same.
+"""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sybil import Document, Example
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+
+from llm_config_mock_server import MockServer
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+GENERATED = frozenset({"errors.md", "settings.md", "commands.md"})
+
+LANGUAGES_RUN = ("python", "console", "output")
+OUR_PROGRAMS = frozenset({"llm-config-sdk", "python", "python3"})
+NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*\Z")
+SNIPPET = re.compile(r'--8<-- "(?P<path>docs/examples/[^":]+)(?::[^"]*)?"')
+FENCE = re.compile(r"^ {0,12}(?P<ticks>```+)(?P<info>[^`\n]*)$", re.MULTILINE)
+PROGRAM_TIMEOUT = 120.0  # seconds: far beyond what any command of a page needs
+
+
+def all_pages() -> list[Path]:
+    """Every Markdown page that readers are given."""
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def fences(text: str) -> Iterator[tuple[str, str]]:
+    """Every fenced block: its info string, and what is between the fences."""
+    opened: tuple[str, str, int] | None = None
+    for match in FENCE.finditer(text):
+        if opened is None:
+            opened = (match["ticks"], match["info"].strip(), match.end())
+        elif match["ticks"] == opened[0] and not match["info"].strip():
+            yield opened[1], text[opened[2] : match.start()]
+            opened = None
+
+
+def without_fences(text: str) -> str:
+    """A page's prose, with every fenced block taken out."""
+    lines, closing = [], ""
+    for line in text.splitlines():
+        fence = re.match(r" *(```+)", line)
+        if closing:
+            closing = "" if line.strip() == closing else closing
+        elif fence:
+            closing = fence[1]
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def matches(expected: str, found: str) -> bool:
+    """Whether an output is the one shown; `…` in it stands for anything, a line of it for any lines."""
+    pattern = ".*?".join(re.escape(part) for part in _tidy(expected).split("…"))
+    return re.fullmatch(pattern, _tidy(found), re.DOTALL) is not None
+
+
+def _tidy(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
+
+
+@dataclass
+class World:
+    """What surrounds a page while it runs.
+
+    `https://config.example.com` and `https://backup.example.com` stand for two reference servers with the
+    same entries, and `token="…"` for a token of an admin; outputs are translated back.
+    """
+
+    primary: MockServer
+    backup: MockServer
+    folder: Path
+    environment: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.environment = {
+            "LLM_CONFIG_BASE_URL": self.primary.url,
+            "LLM_CONFIG_TOKEN": self.primary.token("admin"),
+            "LLM_CONFIG_ENVIRONMENT": "production",
+        }
+
+    def real(self, text: str) -> str:
+        """Put the servers that run in the place of the ones on the page."""
+        return (
+            text.replace("https://config.example.com", self.primary.url)
+            .replace("https://backup.example.com", self.backup.url)
+            .replace('token="…"', f'token="{self.primary.token("admin")}"')
+        )
+
+    def shown(self, text: str) -> str:
+        """Translate an output into what the page may show."""
+        return text.replace(self.primary.url, "https://config.example.com").replace(
+            self.backup.url, "https://backup.example.com"
+        )
+
+
+@contextlib.contextmanager
+def a_world(folder: Path) -> Iterator[World]:
+    """Two reference servers with the entries that pages speak of."""
+    with MockServer(seed=1) as primary, MockServer(seed=1) as backup:
+        for server in (primary, backup):
+            for env in ("development", "staging", "production"):
+                server.put("app/llm", "model", "gpt-4", env=env)
+                server.put("app/llm", "temperature", 0.7, env=env)
+                server.put("app/llm", "max_tokens", 512, env=env)
+                server.put("prod/api", "endpoint", "https://api.example.com/v1", env=env)
+        yield World(primary, backup, folder)
+
+
+class PageRunner:
+    """Runs one page."""
+
+    def __init__(self, path: Path, world: World) -> None:
+        self.path = path
+        self.world = world
+        self.printed = ""
+        self.tests: list[str] = []
+        self._python = PythonEvaluator()
+        self.document = Document.parse(
+            str(path),
+            CodeBlockParser("python", self.run_python),
+            CodeBlockParser("output", self.compare),
+            CodeBlockParser("console", self.run_console),
+        )
+        self.document.namespace["__name__"] = "page"
+
+    def run(self) -> int:
+        """Run every block; return how many there were."""
+        examples = list(self.document.examples())
+        for example in examples:
+            example.evaluate()
+        if self.tests:
+            self._run_tests()
+        return len(examples)
+
+    def run_python(self, example: Example) -> str | None:
+        source = str(example.parsed)
+        snippets = SNIPPET.findall(source)
+        if snippets:
+            missing = [path for path in snippets if not (ROOT / path).exists()]
+            return f"there is no {', '.join(missing)}" if missing else None
+        if self._is_not_run(example):
+            return None
+        if re.search(r"^(async )?def test_", source, re.MULTILINE):
+            self.tests.append(self.world.real(source))
+            return None
+        example.parsed = type(example.parsed)(
+            self.world.real(source), example.parsed.offset, example.parsed.line_offset
+        )
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self._python(example)
+        self.printed = self.world.shown(out.getvalue())
+        return None
+
+    def compare(self, example: Example) -> str | None:
+        if matches(str(example.parsed), self.printed):
+            return None
+        return f"the page shows\n{example.parsed}\nand the block before it printed\n{self.printed}"
+
+    def run_console(self, example: Example) -> str | None:
+        if self._is_not_run(example):
+            return None
+        for command, expected in _commands(str(example.parsed)):
+            words = command.split()
+            program = next(word for word in words if "=" not in word)
+            if program not in OUR_PROGRAMS:
+                if expected.strip():
+                    return f"{program}'s output is shown and cannot be checked: mark it <!-- not run: why -->"
+                continue
+            found = self._run(command)
+            if not matches(expected, found):
+                return f"$ {command}\nthe page shows\n{expected}\nand the command printed\n{found}"
+        return None
+
+    def _run(self, command: str) -> str:
+        ended = subprocess.run(
+            ["bash", "-c", self.world.real(command)],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            cwd=self.world.folder,
+            timeout=PROGRAM_TIMEOUT,
+            env=program_environment(self.world.environment),
+        )
+        return self.world.shown(ended.stdout)
+
+    def _run_tests(self) -> None:
+        """Run the tests that a page shows, as its reader would."""
+        module = self.world.folder / "test_page.py"
+        module.write_text("\n\n".join(self.tests))
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(module)],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            cwd=self.world.folder,
+            timeout=PROGRAM_TIMEOUT,
+            env=program_environment(self.world.environment),
+        )
+        assert ended.returncode == 0, ended.stdout
+
+    def _is_not_run(self, example: Example) -> bool:
+        return NOT_RUN.search(self.document.text[: example.start]) is not None
+
+
+def program_environment(settings: dict[str, str]) -> dict[str, str]:
+    """The environment of a program that a page or a test starts: this interpreter, and no colours."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LLM_CONFIG_")}
+    return {
+        **inherited,
+        **settings,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUNBUFFERED": "1",
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+
+
+def _commands(block: str) -> Iterator[tuple[str, str]]:
+    """Read `$ ` lines, each with the output below it; after a final backslash a command goes on."""
+    command, output = "", []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, "\n".join(output)
+            command, output = line.removeprefix("$ ").partition("  # ")[0], []
+        elif command.endswith("\\"):
+            command = f"{command[:-1]}{line.removeprefix('> ').strip()}"
+        else:
+            output.append(line)
+    if command:
+        yield command, "\n".join(output)
