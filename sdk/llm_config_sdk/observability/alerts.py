@@ -130,7 +130,9 @@ class AlertMonitor(Observer):
         self._callbacks = callbacks
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._lock = threading.Lock()
-        self._slots: deque[_Counts] = deque(maxlen=_SLOTS)
+        self._slots: deque[_Counts] = deque()
+        self._total = _Counts(0)
+        self._next_look = 0.0
         self._repeated: OrderedDict[str, deque[float]] = OrderedDict()
         self._firing: OrderedDict[tuple[RuleName, str], _Firing] = OrderedDict()
 
@@ -154,7 +156,8 @@ class AlertMonitor(Observer):
                 self._count(now, event)
             said = list(self._judge_error(now, event, error)) if error is not None else []
             said += self._judge_rate(now)
-            said += self._end_what_is_over(now)
+            if now >= self._next_look:
+                said += self._end_what_is_over(now)
         self._tell(said)
 
     def noticed(self, incident: Incident) -> None:
@@ -179,21 +182,21 @@ class AlertMonitor(Observer):
         slot = int(now / (self.rules.window / _SLOTS))
         if not self._slots or self._slots[-1].slot < slot:
             self._slots.append(_Counts(slot))
-        counts = self._slots[-1]
-        if event.outcome == "refused":
-            counts.mistakes += 1
-            return
-        counts.calls += 1
-        counts.failures += event.outcome != "ok"
+        is_mistake = event.outcome == "refused"
+        for counts in (self._slots[-1], self._total):
+            counts.mistakes += is_mistake
+            counts.calls += not is_mistake
+            counts.failures += not is_mistake and event.outcome != "ok"
 
     def _judge_rate(self, now: float) -> Iterator[Alert]:
         oldest = int(now / (self.rules.window / _SLOTS)) - _SLOTS + 1
         while self._slots and self._slots[0].slot < oldest:
-            self._slots.popleft()
-        calls = sum(counts.calls for counts in self._slots)
-        failures = sum(counts.failures for counts in self._slots)
-        mistakes = sum(counts.mistakes for counts in self._slots)
-        rate = failures / calls if calls else 0.0
+            gone = self._slots.popleft()
+            self._total.calls -= gone.calls
+            self._total.failures -= gone.failures
+            self._total.mistakes -= gone.mistakes
+        calls, mistakes = self._total.calls, self._total.mistakes
+        rate = self._total.failures / calls if calls else 0.0
         limit = self.rules.error_rate
         firing = self._firing.get(("high_error_rate", ""))
         if firing is None:
@@ -263,6 +266,7 @@ class AlertMonitor(Observer):
         yield alert
 
     def _end_what_is_over(self, now: float) -> Iterator[Alert]:
+        self._next_look = now + self.rules.window / _SLOTS
         for (rule, subject), firing in list(self._firing.items()):
             if rule == "repeated_failures":
                 recent = self._recent(self._repeated.get(subject, ()), now)

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from llm_config_sdk.errors import one_line, without_credentials
+from llm_config_sdk.errors import LLMConfigError, one_line, without_credentials
 from llm_config_sdk.observability.events import Observer, call_in_hand, fields_of
 from llm_config_sdk.observability.families import code_of, error_type
 
@@ -100,7 +100,7 @@ class LogListener(Observer):
         if not self._log.isEnabledFor(level):
             return
         fields = _event_fields(event)
-        shown = f": {one_line(str(event.error))}" if event.error is not None else ""
+        shown = f": {_message(event.error)}" if event.error is not None else ""
         where = fields.get("endpoint") or fields.get("operation") or event.layer
         told = f"{where}: {_WORDS[event.kind]}" if where else _WORDS[event.kind]
         self._log.log(level, "%s%s", told, shown, extra=fields)
@@ -172,6 +172,10 @@ def _event_fields(event: Event) -> dict[str, Any]:
         fields["code"] = code_of(event.error)
         fields["error_type"] = error_type(event.error)
     return fields
+
+
+def _message(error: BaseException) -> str:
+    return one_line(error.message if isinstance(error, LLMConfigError) else str(error))
 
 
 def _shown(endpoint: str | None) -> str | None:
