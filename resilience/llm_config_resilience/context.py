@@ -30,8 +30,6 @@ class Context:
     """
 
     # Defaults on the class cost a call nothing until it differs from them.
-    #: When the call must be over, on `clock`; `inf` for never.
-    deadline: float = inf
     #: Which try this is, from 1.
     attempt: int = 1
     #: The target in use, under a `Failover`.
@@ -71,6 +69,8 @@ class Context:
         self.slots: list[Any] = pipeline.blank.copy()
         #: How often the function was called so far, this time included.
         self.calls = 0
+        #: When the call must be over, on `clock`; `inf` for never.
+        self.deadline = inf
         parent = _current.get()
         if parent is not None and not parent.over and parent.pipeline.clock is pipeline.clock:
             self.parent = parent
@@ -93,7 +93,7 @@ class Context:
 
     def now(self) -> float:
         """Seconds on the pipeline's monotonic clock."""
-        return self.pipeline.clock.monotonic()
+        return self.pipeline.now()
 
     def remaining(self) -> float:
         """Seconds until the deadline, never below 0; `inf` without one."""

@@ -10,24 +10,30 @@ if TYPE_CHECKING:
 
 def begun(ctx: Context, _at: int) -> None:
     """Note the time, where somebody listens."""
-    ctx.began = ctx.now()
+    ctx.began = ctx.pipeline.now()
 
 
 def succeeded(ctx: Context, _at: int, _value: Any) -> None:
     """Tell of a value, where somebody asked for that."""
-    details = {"source": ctx.source, "degraded": ctx.degraded, "calls": ctx.calls}
-    ctx.emit("succeeded", details=details | _duration(ctx))
+    details = {
+        "seconds": _seconds(ctx),
+        "calls": ctx.calls,
+        "source": ctx.source,
+        "degraded": ctx.degraded,
+    }
+    ctx.emit("succeeded", details=details)
 
 
 def failed(ctx: Context, _at: int, error: Exception) -> None:
     """Tell of the error that the caller gets."""
-    ctx.emit("failed", error=error, details={"calls": ctx.calls} | _duration(ctx))
+    ctx.emit("failed", error=error, details={"seconds": _seconds(ctx), "calls": ctx.calls})
 
 
 def cancelled(ctx: Context, _at: int) -> None:
     """Tell that nobody waits any more."""
-    ctx.emit("cancelled", details={"calls": ctx.calls} | _duration(ctx))
+    ctx.emit("cancelled", details={"seconds": _seconds(ctx), "calls": ctx.calls})
 
 
-def _duration(ctx: Context) -> dict[str, Any]:
-    return {} if ctx.began is None else {"seconds": ctx.now() - ctx.began}
+def _seconds(ctx: Context) -> float | None:
+    """How long the call took; `None` where nobody listened as it began."""
+    return None if ctx.began is None else ctx.pipeline.now() - ctx.began

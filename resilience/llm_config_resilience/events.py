@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 _log = logging.getLogger("llm_config_resilience")
+
+_NO_DETAILS: Mapping[str, Any] = MappingProxyType({})
 
 EventKind: TypeAlias = Literal[
     "retry",  # an attempt failed, another follows after `delay`
@@ -43,8 +45,7 @@ EventKind: TypeAlias = Literal[
 _ON_REQUEST: frozenset[EventKind] = frozenset({"succeeded"})
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something worth noticing happened in a call.
 
     Args:
@@ -67,7 +68,7 @@ class Event:
     target: Any = None
     error: BaseException | None = None
     delay: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    details: Mapping[str, Any] = _NO_DETAILS
 
 
 #: Called with each event. One that has an attribute `wants`, a set of kinds, hears of these only; one that

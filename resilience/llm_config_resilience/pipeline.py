@@ -120,6 +120,8 @@ class Pipeline:
         self.listeners = tuple(listeners)
         self.hearers = hearers(self.listeners)
         self.clock: Clock = _SYSTEM_CLOCK if clock is None else clock
+        #: Bound here once: every call asks.
+        self.now = self.clock.monotonic
         self.random = random_module.random if random is None else random
         self.blank: list[Any] = [None] * len(strategies)
         self.labels = _labels(strategies)

@@ -40,23 +40,21 @@ class Timeout(Scope):
     def before(self, ctx: Context, at: int) -> None:
         """Tighten the call's deadline."""
         ctx.slots[at] = outer = ctx.deadline
-        limit = self._fixed or self._limit(ctx)
-        if limit != inf or outer != inf:
-            now = ctx.pipeline.clock.monotonic()
-            if outer <= now:
-                raise DeadlineExceededError("the deadline passed before the call began")
-            if now + limit < outer:
-                ctx.deadline = now + limit
+        now = ctx.pipeline.now()
+        if outer <= now:
+            raise DeadlineExceededError("the deadline passed before the call began")
+        until = now + (self._fixed or self._limit(ctx))
+        if until < outer:
+            ctx.deadline = until
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Put the deadline back; say if the result is late."""
         del value
-        outer = ctx.slots[at]
+        outer, ctx.slots[at] = ctx.slots[at], None
         if ctx.deadline < outer:
             if ctx.listeners and ctx.now() > ctx.deadline:
                 ctx.emit("late", at)
             ctx.deadline = outer
-        ctx.slots[at] = None
 
     def failed(self, ctx: Context, at: int, error: Exception) -> None:
         """Put the deadline back."""
