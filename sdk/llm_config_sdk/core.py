@@ -60,6 +60,7 @@ class Unset(enum.Enum):
 UNSET: Final = Unset.UNSET
 
 Token = str | SecretStr
+_LEAST_TIMEOUT: Final = 0.001  # seconds; to a socket, 0 means not to wait rather than to have no time
 DEFAULT_POLICY: Final = ResiliencePolicy()
 DEFAULT_CACHE: Final = CachePolicy()
 
@@ -342,7 +343,7 @@ class Core:
             headers["Content-Type"] = "application/json"
         request = WireRequest(call.operation.method, endpoint, call.target, headers, call.body)
         context, limit = current(), self.stack.policy.attempt_timeout
-        left = context.remaining() if context is not None else inf
+        left = max(context.remaining(), _LEAST_TIMEOUT) if context is not None else inf
         allowed = left if limit is None else min(left, limit)
         as_of = self.cache.writes if self.cache is not None else 0
         return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of)
@@ -381,8 +382,21 @@ class Core:
             return sorted(own, key=lambda entry: entry.key)
         if isinstance(value, ConfigEntry):
             _warn_of_ignored_precondition(value, call, reply)
+            if call.operation is operations.SET_CONFIG:
+                value = self._written(value, call)
             return self._mark(value, attempt)
         return value
+
+    def _written(self, entry: ConfigEntry, call: Call[Any]) -> ConfigEntry:
+        """Put what was written in the place of a placeholder; from now on it is a secret, or no longer."""
+        body = json.loads(call.body or b"{}")
+        if not body.get("secret"):
+            if not entry.secret and call.entry_key is not None:
+                self._secrets.discard(call.entry_key)
+            return entry
+        if entry.is_redacted:
+            return entry.model_copy(update={"stored_value": SecretStr(body["value"]), "secret": True})
+        return entry.as_secret()
 
     def _mark(self, entry: ConfigEntry, attempt: Attempt[Any]) -> ConfigEntry:
         """Note where an entry came from, and that it is a secret where the server does not say so."""
@@ -403,8 +417,6 @@ class Core:
             value = value.entry
         elif answer.source == "stale":
             value = self._stale(value, call, answer)
-        elif call.operation is operations.SET_CONFIG:
-            value = self._written(value, call)
         return cast("T", value)
 
     def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
@@ -415,14 +427,6 @@ class Core:
             log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
         mark = replace(entry.provenance, source="stale", error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
-
-    def _written(self, entry: ConfigEntry, call: Call[Any]) -> ConfigEntry:
-        """Put what was written in the place of a placeholder; from now on it is a secret, or no longer."""
-        if not entry.secret:
-            self._secrets.discard(call.entry_key or ("", "", ""))
-        if not entry.is_redacted or call.body is None:
-            return entry
-        return entry.model_copy(update={"stored_value": SecretStr(json.loads(call.body)["value"])})
 
     def settle(self, plan: Plan[T], error: Exception) -> T:
         """Answer in an error's place, where something may stand in; else raise it as one of the SDK's.
@@ -463,7 +467,10 @@ class Core:
     def _translation(self, error: Exception, call: Call[Any]) -> errors.LLMConfigError:
         if isinstance(error, CircuitOpenError):
             return errors.ServiceCircuitOpenError(
-                f"not asked: {error}", retry_after=error.retry_after, endpoint=error.name or None
+                f"not asked: {error}",
+                retry_after=error.retry_after,
+                endpoint=error.name or None,
+                attempts=call.progress.attempts or None,
             )
         if isinstance(error, DeadlineExceededError):
             return errors.RequestTimeoutError(

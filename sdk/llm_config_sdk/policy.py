@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_config_resilience import (
     CacheFallback,
     CircuitBreaker,
+    DeadlineExceededError,
     Failover,
     PerTarget,
     Pipeline,
@@ -27,14 +28,15 @@ from llm_config_sdk.errors import LLMConfigError, TransportError
 from llm_config_sdk.transport import waited_in_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from llm_config_resilience import Clock, Listener, Strategy
+    from llm_config_resilience import Clock, Context, Listener, Strategy
     from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
     from llm_config_sdk.transport import Endpoint
 
 ATTEMPT_TIMEOUT: Final = 5.0  # seconds, for one attempt: half of a call's default total
+_GRACE: Final = 0.02  # seconds; see `TotalTimeout`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,7 @@ class Stack:
         repeat = [Retry(retry, on=is_worth_repeating, budget=budget)] if retry is not None else []
         resend = [Retry(retry, on=was_never_sent, budget=budget)] if retry is not None else []
         guard = [self.breakers] if self.breakers is not None else []
-        deadline = Timeout(_total_timeout)
+        deadline = TotalTimeout()
         to_any = self._failover(endpoints if policy is not None else endpoints[:1])
         to_primary = self._failover(endpoints[:1])
         self._uncached = (deadline, *repeat, to_any, *guard)
@@ -256,6 +258,28 @@ def _entry_key(call: Call[Any], timeout: float | None) -> tuple[str, str, str] |
     return call.entry_key
 
 
-def _total_timeout(call: Call[Any], timeout: float | None) -> float | None:
+class TotalTimeout(Timeout):
+    """A call's whole time. In async it is enforced a little late, for the sockets keep it themselves.
+
+    They know what was being waited for. A cancellation at the same moment would leave a caller without that,
+    and a breaker with a failure that may be no endpoint's. It is for what no socket bounds, as a slow look-up
+    of a host's address.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_total)
+
+    async def around_async(self, ctx: Context, at: int, proceed: Callable[[Context], Awaitable[Any]]) -> Any:
+        """Cancel what is inside soon after its time is up."""
+        self.before(ctx, at)
+        try:
+            async with ctx.clock.expiring(ctx.remaining() + _GRACE):
+                return await proceed(ctx)
+        finally:
+            self.released(ctx, at)
+        raise DeadlineExceededError("no answer in time")
+
+
+def _total(call: Call[Any], timeout: float) -> float:
     del call
     return timeout

@@ -137,13 +137,19 @@ class AsyncTransport(Protocol):
 class ReplyReader:
     """Puts a reply together from its chunks: decompressed, and never larger than it may be.
 
+    What is wrong is remembered and raised by `reply`: whoever reads has a stream to bring to its end first.
+
     Args:
         status: The HTTP status.
         headers: Raw names and values, in any case.
         max_bytes: The most bytes of body, on the wire and after decompression.
+
+    Attributes:
+        failure: What makes the reply unreadable, as far as it is known.
     """
 
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, max_bytes: int) -> None:
+        self.failure: ResponseDecodeError | None = None
         self._status = status
         self._headers = _lowered(headers)
         self._max_bytes = max_bytes
@@ -153,39 +159,43 @@ class ReplyReader:
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         self._gunzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding in {"gzip", "x-gzip"} else None
         if self._gunzip is None and encoding not in {"", "identity"}:
-            raise self._unreadable(f"it is encoded as {encoding[:40]!r}, which was not asked for")
+            self._fail(f"it is encoded as {encoding[:40]!r}, which was not asked for")
 
-    def feed(self, chunk: bytes) -> None:
-        """Take the next bytes from the wire.
-
-        Raises:
-            ResponseDecodeError: There are too many, or they are not what the headers say.
-        """
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next bytes from the wire; say whether more are wanted."""
+        if self.failure is not None:
+            return False
         self._on_wire += len(chunk)
         if self._on_wire > self._max_bytes:
-            raise self._unreadable(f"it is larger than {self._max_bytes} bytes")
+            return self._fail(f"it is larger than {self._max_bytes} bytes")
         if self._gunzip is not None:
             try:
                 chunk = self._gunzip.decompress(chunk, self._max_bytes - self._size + 1)
             except zlib.error as error:
-                raise self._unreadable("its gzip encoding is broken") from error
+                return self._fail("its gzip encoding is broken", error)
         self._size += len(chunk)
         if self._size > self._max_bytes:
-            raise self._unreadable(f"it unpacks to more than {self._max_bytes} bytes")
+            return self._fail(f"it unpacks to more than {self._max_bytes} bytes")
         self._chunks.append(chunk)
+        return True
 
     def reply(self) -> Reply:
         """Finish.
 
         Raises:
-            ResponseDecodeError: The compressed body ended too early.
+            ResponseDecodeError: The body is too large, or not what the headers say.
         """
-        if self._gunzip is not None and self._on_wire and not self._gunzip.eof:
-            raise self._unreadable("its gzip encoding is cut off")
+        if self.failure is None and self._gunzip is not None and self._on_wire and not self._gunzip.eof:
+            self._fail("its gzip encoding is cut off")
+        if self.failure is not None:
+            raise self.failure
         return Reply(self._status, self._headers, b"".join(self._chunks))
 
-    def _unreadable(self, what: str) -> ResponseDecodeError:
-        return ResponseDecodeError(f"cannot read the body of an HTTP {self._status} response: {what}")
+    def _fail(self, what: str, cause: Exception | None = None) -> bool:
+        self._chunks.clear()
+        self.failure = ResponseDecodeError(f"cannot read the body of an HTTP {self._status} response: {what}")
+        self.failure.__cause__ = cause
+        return False
 
 
 def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

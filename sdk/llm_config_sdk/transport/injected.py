@@ -18,7 +18,18 @@ from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, W
 from llm_config_sdk.transport.mapping import map_error
 
 
-class InjectedTransport:
+class _Injected:
+    """What the two have in common."""
+
+    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+        self._client = client
+        self._max_response_bytes = max_response_bytes
+
+    def _reader(self, response: Any) -> ReplyReader:
+        return ReplyReader(response.status_code, response.headers.raw, max_bytes=self._max_response_bytes)
+
+
+class InjectedTransport(_Injected):
     """Sends through an `httpx.Client` or `httpx2.Client`, which stays the caller's to close."""
 
     def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
@@ -26,34 +37,37 @@ class InjectedTransport:
             raise InvalidRequestError(
                 f"http_client must be an httpx.Client or httpx2.Client, not {type(client).__name__}"
             )
-        self._client = client
-        self._max_response_bytes = max_response_bytes
+        super().__init__(client, max_response_bytes=max_response_bytes)
 
     def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
         give_up_at = None if timeout is None else time.monotonic() + timeout
+        reader: ReplyReader | None = None
         try:
             response = self._client.send(_build(self._client, request, timeout), **_options(request))
             try:
-                reader = ReplyReader(
-                    response.status_code, response.headers.raw, max_bytes=self._max_response_bytes
-                )
+                if response.is_stream_consumed:
+                    return _read_already(response)
+                reader = self._reader(response)
                 for chunk in response.iter_raw():
-                    reader.feed(chunk)
+                    if not reader.feed(chunk):
+                        response.close()  # which ends the stream
                     _check(give_up_at, timeout)
             finally:
                 response.close()
+            return reader.reply()
         except LLMConfigError:
             raise
-        except Exception as error:  # noqa: BLE001  # what it means is looked up, and it is raised
+        except Exception as error:  # what it means is looked up, and it is raised
+            if reader is not None and reader.failure is not None:
+                raise reader.failure from error
             return _reply_or_raise(error, request, timeout)
-        return reader.reply()
 
     def close(self) -> None:
         """Leave the client open: it is the caller's."""
 
 
-class AsyncInjectedTransport:
+class AsyncInjectedTransport(_Injected):
     """Sends through an `httpx.AsyncClient` or `httpx2.AsyncClient`, which stays the caller's to close."""
 
     def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
@@ -61,32 +75,42 @@ class AsyncInjectedTransport:
             raise InvalidRequestError(
                 f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__name__}"
             )
-        self._client = client
-        self._max_response_bytes = max_response_bytes
+        super().__init__(client, max_response_bytes=max_response_bytes)
 
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
+        reader: ReplyReader | None = None
         try:
             with anyio.fail_after(timeout):
                 response = await self._client.send(
                     _build(self._client, request, timeout), **_options(request)
                 )
                 try:
-                    reader = ReplyReader(
-                        response.status_code, response.headers.raw, max_bytes=self._max_response_bytes
-                    )
+                    if response.is_stream_consumed:
+                        return _read_already(response)
+                    reader = self._reader(response)
                     async for chunk in response.aiter_raw():
-                        reader.feed(chunk)
+                        if not reader.feed(chunk):
+                            await response.aclose()  # which ends the stream
                 finally:
                     await response.aclose()
+            return reader.reply()
         except LLMConfigError:
             raise
-        except Exception as error:  # noqa: BLE001  # what it means is looked up, and it is raised
+        except Exception as error:  # what it means is looked up, and it is raised
+            if reader is not None and reader.failure is not None:
+                raise reader.failure from error
             return _reply_or_raise(error, request, timeout)
-        return reader.reply()
 
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
+
+
+def _read_already(response: Any) -> Reply:
+    """Take a response that came with its body, as a mounted transport or a hook makes them."""
+    body: bytes = response.content if response.is_stream_consumed else b""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Reply(response.status_code, headers, body)
 
 
 def _options(request: WireRequest) -> dict[str, Any]:
@@ -99,9 +123,7 @@ def _reply_or_raise(error: Exception, request: WireRequest, timeout: float | Non
     """Turn an error into ours; one that a hook of the client's made of a reply is that reply again."""
     response = getattr(error, "response", None) if type(error).__name__ == "HTTPStatusError" else None
     if response is not None:
-        body = response.content if response.is_stream_consumed else b""
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, body)
+        return _read_already(response)
     mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
     if mapped is None:
         raise error

@@ -267,14 +267,18 @@ class StackTransport(_Stack, httpx.BaseTransport):
         if link is None:
             link = self._connect(request.endpoint)
         link.deadline.at = give_up_at
+        reader: ReplyReader | None = None
         try:
             response = link.connection.handle_request(self._core_request(request))
             reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
             for chunk in response.stream:
-                reader.feed(chunk)
+                if not reader.feed(chunk):
+                    _discard(link)  # which ends the stream
             response.close()
         except Exception as error:
             _discard(link)
+            if reader is not None and reader.failure is not None:
+                raise reader.failure from error
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
@@ -282,7 +286,7 @@ class StackTransport(_Stack, httpx.BaseTransport):
         except BaseException:
             _discard(link)
             raise
-        if self._may_be_reused(link):
+        if reader.failure is None and self._may_be_reused(link):
             pool.push_idle(request.endpoint, link)
         else:
             _discard(link)
@@ -353,14 +357,18 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         if link is None:
             link = self._connect(request.endpoint)
         link.deadline.at = give_up_at
+        reader: ReplyReader | None = None
         try:
             response = await link.connection.handle_async_request(self._core_request(request))
             reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
             async for chunk in response.stream:
-                reader.feed(chunk)
+                if not reader.feed(chunk):
+                    await _discard_async(link)  # which ends the stream
             await response.aclose()
         except Exception as error:
             await _discard_async(link)
+            if reader is not None and reader.failure is not None:
+                raise reader.failure from error
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
@@ -368,7 +376,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         except BaseException:
             await _discard_async(link)
             raise
-        if self._may_be_reused(link):
+        if reader.failure is None and self._may_be_reused(link):
             pool.push_idle(request.endpoint, link)
         else:
             await _discard_async(link)
