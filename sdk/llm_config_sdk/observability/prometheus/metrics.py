@@ -331,6 +331,10 @@ class _Instruments(Collector):
 
     # --- Being scraped ---
 
+    def describe(self) -> Iterator[Metric]:
+        yield from self.collect()
+        yield from self.budget.collect()
+
     def collect(self) -> Iterator[Metric]:
         for instrument in self._all:
             for metric in instrument.collect():
