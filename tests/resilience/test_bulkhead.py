@@ -32,7 +32,7 @@ def test_calls_beyond_the_limit_are_rejected_and_never_run(crowd, events):
     with pytest.raises(BulkheadFullError, match="bulkhead 'db' is full: 2 calls run and 0 wait") as caught:
         crowd.call(pipeline, held.fn).result(PATIENCE)
     assert caught.value.name == "db"
-    assert [event.kind for event in events] == ["rejected"]
+    assert [event.kind for event in events if event.layer] == ["rejected"]
     for call in running:
         held.finish("done")
         assert call.result(PATIENCE) == "done"

@@ -97,6 +97,8 @@ class _Race:
         self.gate = Gate()
         self.winner: Context | None = None
         self.value: Any = None
+        #: Whether a budget was asked for a hedge.
+        self.asked = False
         self._may_pass = may_pass
         self._branches: list[Context] = []
         self._running = 0
@@ -136,11 +138,6 @@ class _Race:
                     self._decisive = error
             if self._decisive is not None or not self._running:
                 self._end()
-
-    @property
-    def hedged(self) -> bool:
-        """Whether there was more than one call."""
-        return len(self._branches) > 1
 
     @property
     def won_by_hedge(self) -> bool:
@@ -239,7 +236,7 @@ class Hedge(Scope):
             return proceed(ctx)
         try:
             for hedges in range(self._max_hedges):
-                if ctx.clock.wait(race.gate, self._patience(ctx)) or not self._affords(ctx, at, hedges):
+                if ctx.clock.wait(race.gate, self._patience(ctx)) or not self._affords(ctx, at, race, hedges):
                     break
                 if not self._start(race, race.enter(ctx), proceed):
                     self._refund(ctx)
@@ -263,7 +260,7 @@ class Hedge(Scope):
                 for hedges in range(self._max_hedges):
                     if await ctx.clock.wait_async(race.gate, self._patience(ctx)):
                         break
-                    if not self._affords(ctx, at, hedges):
+                    if not self._affords(ctx, at, race, hedges):
                         break
                     tasks.start_soon(self._run_async, race, race.enter(ctx), proceed)
                 await ctx.clock.wait_async(race.gate, ctx.remaining())
@@ -308,11 +305,13 @@ class Hedge(Scope):
         delay = self._delay.seconds if isinstance(self._delay, Quantile) else self._delay
         return min(delay, ctx.remaining())
 
-    def _affords(self, ctx: Context, at: int, hedges: int) -> bool:
+    def _affords(self, ctx: Context, at: int, race: _Race, hedges: int) -> bool:
         if ctx.expired():
             return False
-        if self.budget is not None and not self.budget.spend(ctx.clock, hedges + self._has_company(ctx)):
-            return False
+        if self.budget is not None:
+            race.asked = True
+            if not self.budget.spend(ctx.clock, hedges + self._has_company(ctx)):
+                return False
         ctx.emit("hedged", at, details={"calls": hedges + 2})
         return True
 
@@ -329,7 +328,7 @@ class Hedge(Scope):
             return
         if race.won_by_hedge:
             self.budget.earn(ctx.clock, 1)
-        elif not race.hedged and not self.budget.idle and not self._has_company(ctx):
+        elif not race.asked and not self.budget.idle and not self._has_company(ctx):
             self.budget.earn(ctx.clock, 0)
 
     def _has_company(self, ctx: Context) -> bool:
