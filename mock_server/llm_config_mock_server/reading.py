@@ -1,4 +1,4 @@
-"""Reading a record: the cache first, the store where it misses or fails (the guide's graceful degradation)."""
+"""Reading a record: the cache first, the store where that misses or fails: the guide's degradation."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class ServerCache:
         _keep(self._second, key, encode_record(record), SECOND_TIER_RECORDS)
 
     def put_blob(self, address: Address, blob: bytes) -> None:
-        """Put raw bytes in the second tier, in place of whatever is cached: what a broken disk leaves there."""
+        """Put raw bytes in the second tier, in place of whatever is cached there."""
         key = self._begin(address)
         self._first.pop(key, None)
         _keep(self._second, key, blob, SECOND_TIER_RECORDS)

@@ -18,7 +18,7 @@ from .envelope import envelope, refusal_reply
 from .framework import check_accept, check_content_type, check_length, handler_of, protocol_refusal
 from .idempotency import claim, idempotency_key
 from .limits import spend
-from .refusals import RefusedError, as_refusal
+from .refusals import RefusedError, as_refusal, log_refusal
 from .routing import Route, decode, find_route
 from .visit import Visit
 
@@ -89,7 +89,9 @@ class GuideProfile:
             BrokenRecordError,
             ComponentFailureError,
         ) as error:
-            return refusal_reply(as_refusal(error, call.request), call)
+            refusal = as_refusal(error, call.request)
+            log_refusal(refusal, call)
+            return refusal_reply(refusal, call)
 
     def error(self, spec: ErrorSpec, call: Call) -> Reply:
         """Say a scripted error."""

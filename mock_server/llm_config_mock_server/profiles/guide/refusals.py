@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_mock_server.conditions import DISCONNECTED, PANIC, ComponentFailureError
@@ -14,8 +15,11 @@ from llm_config_sdk.contract import CODES, SYSTEM_KINDS, VARIANTS, ErrorCode, Mo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm_config_mock_server.core import Call
     from llm_config_mock_server.messages import Header, Request
 
+_LOGGER: Final = logging.getLogger("llm_config_mock_server")
+_SERVER_ERROR: Final = 500
 MAINTENANCE_SECONDS: Final = 1  # the Retry-After of a service that is not well; our choice
 
 
@@ -73,6 +77,30 @@ def as_refusal(error: Exception, request: Request) -> RefusedError:
             return _component_refusal(error)
         case _:
             raise error
+
+
+def log_refusal(refusal: RefusedError, call: Call) -> None:
+    """Log a failure with its request's id: a server's as the guide says, a caller's for whoever debugs."""
+    level = logging.DEBUG
+    if refusal.status >= _SERVER_ERROR:
+        level = logging.WARNING if refusal.retriable else logging.ERROR
+    _LOGGER.log(
+        level,
+        "%s %s failed: %s (%s, request %s)",
+        call.request.method,
+        call.request.path,
+        refusal.message,
+        refusal.code,
+        call.request_id,
+        extra={
+            "request_id": call.request_id,
+            "code": str(refusal.code),
+            "status": refusal.status,
+            "retriable": refusal.retriable,
+            "method": call.request.method,
+            "path": call.request.path,
+        },
+    )
 
 
 def _component_refusal(error: ComponentFailureError) -> RefusedError:
