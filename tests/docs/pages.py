@@ -184,12 +184,15 @@ class PageRunner:
                 if expected.strip():
                     return f"{program}'s output is shown and cannot be checked: mark it <!-- not run: why -->"
                 continue
-            found = self._run(command)
-            if not matches(expected, found):
+            status, found = self._run(command)
+            if not expected.strip():  # nothing is claimed but that it works
+                if status:
+                    return f"$ {command}\nended with status {status}:\n{found}"
+            elif not matches(expected, found):
                 return f"$ {command}\nthe page shows\n{expected}\nand the command printed\n{found}"
         return None
 
-    def _run(self, command: str) -> str:
+    def _run(self, command: str) -> tuple[int, str]:
         ended = subprocess.run(
             ["bash", "-c", self.world.real(command)],
             check=False,
@@ -200,7 +203,7 @@ class PageRunner:
             timeout=PROGRAM_TIMEOUT,
             env=program_environment(self.world.environment),
         )
-        return self.world.shown(ended.stdout)
+        return ended.returncode, self.world.shown(ended.stdout)
 
     def _run_tests(self) -> None:
         """Run the tests that a page shows, as its reader would."""
