@@ -9,7 +9,8 @@ from llm_config_mock_server.audit import EVENT_TYPES, AuditEvent
 from llm_config_mock_server.messages import NANOSECONDS, At, Reply, json_reply
 from llm_config_sdk.contract import Module
 
-from .refusals import variant_error
+from .pages import PARAMETERS, page_headers, page_of
+from .refusals import RefusedError, variant_error
 from .routing import API, Route
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def _events(visit: Visit) -> Reply:
     visit.need("audit:read", "audit/events")
-    known = {"type", "user", "from", "to"}
+    known = {"type", "user", "from", "to"} | PARAMETERS
     unknown = sorted(visit.request.parameters.keys() - known)
     if unknown:
         raise variant_error(
@@ -28,13 +29,19 @@ def _events(visit: Visit) -> Reply:
     if kind is not None and kind not in EVENT_TYPES:
         reason = f"unknown event type {kind!r}: expected one of {', '.join(sorted(EVENT_TYPES))}"
         raise variant_error(Module.AUDIT, "InvalidQuery", f"Invalid query: {reason}", field="type")
+    page = page_of(visit, _no_page)
     since, until = _moment(visit, "from"), _moment(visit, "to")
     if since is not None and until is not None and since > until:
         raise variant_error(
             Module.AUDIT, "InvalidTimeRange", "Invalid time range: it ends before it begins", field="to"
         )
     events = visit.platform.audit.events(type=kind, user=visit.parameter("user"), since=since, until=until)
-    return json_reply(200, [_event_body(event) for event in events])
+    shown = [_event_body(event) for event in (events if page is None else page.cut(events))]
+    return json_reply(200, shown, *page_headers(visit, page, len(events)))
+
+
+def _no_page(message: str, name: str) -> RefusedError:
+    return variant_error(Module.AUDIT, "InvalidQuery", f"Invalid query: {message}", field=name)
 
 
 def _moment(visit: Visit, name: str) -> int | None:

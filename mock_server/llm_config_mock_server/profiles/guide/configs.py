@@ -12,6 +12,7 @@ from llm_config_sdk.contract import REDACTED_PLACEHOLDER, WRITTEN_PLACEHOLDER
 
 from .bodies import json_type, optional
 from .names import address_of, environment_of, flag, namespace_of, parse_environment, version_number
+from .pages import page_headers, page_of
 from .preconditions import check_preconditions, is_current
 from .refusals import RefusedError, config_error
 from .routing import API, POST, Route
@@ -70,35 +71,41 @@ def _get(visit: Visit) -> Reply:
 def _list(visit: Visit) -> Reply:
     environment, namespace = environment_of(visit), namespace_of(visit)
     visit.need_in("config:read", namespace, environment)
+    page = page_of(visit, _no_page)
     found = visit.platform.store.entries(namespace, environment)
     versions = "\n".join(f"{address.key} {record.etag}" for address, record in found)
-    etag = f'"{hashlib.sha256(versions.encode()).hexdigest()[:32]}"'
+    etag = f'"{hashlib.sha256(f"{page} {versions}".encode()).hexdigest()[:32]}"'
     if is_current(visit.request, etag):
         return Reply(304, (("etag", etag),))
     entries = [
-        entry_body(address, record, plain_value(visit.platform, address, record)) for address, record in found
+        entry_body(address, record, plain_value(visit.platform, address, record))
+        for address, record in (found if page is None else page.cut(found))
     ]
-    return json_reply(200, entries, ("etag", etag))
+    return json_reply(200, entries, ("etag", etag), *page_headers(visit, page, len(found)))
 
 
 def _history(visit: Visit) -> Reply:
     address = address_of(visit, environment_of(visit))
     visit.need_in("config:read", address.namespace, address.environment)
-    return json_reply(
-        200,
-        [
-            {
-                "id": record.id,
-                "version": record.version,
-                "value": REDACTED_PLACEHOLDER if record.secret else record.value,
-                "secret": record.secret,
-                "created_at": record.updated_at,
-                "created_by": record.updated_by,
-                "change_description": record.change_description,
-            }
-            for record in visit.platform.store.history(address)
-        ],
-    )
+    page = page_of(visit, _no_page)
+    versions = visit.platform.store.history(address)
+    shown = [
+        {
+            "id": record.id,
+            "version": record.version,
+            "value": REDACTED_PLACEHOLDER if record.secret else record.value,
+            "secret": record.secret,
+            "created_at": record.updated_at,
+            "created_by": record.updated_by,
+            "change_description": record.change_description,
+        }
+        for record in (versions if page is None else page.cut(versions))
+    ]
+    return json_reply(200, shown, *page_headers(visit, page, len(versions)))
+
+
+def _no_page(message: str, name: str) -> RefusedError:
+    return config_error("ValidationError", message, field=name)
 
 
 def _set(visit: Visit) -> Reply:

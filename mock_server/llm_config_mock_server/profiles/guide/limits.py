@@ -10,14 +10,12 @@ from llm_config_sdk.contract import ErrorCode
 from .refusals import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from llm_config_mock_server.core import Call, Platform
     from llm_config_mock_server.messages import Header
     from llm_config_mock_server.rbac import Principal
 
 
-def spend(platform: Platform, call: Call, principal: Principal) -> Iterable[Header]:
+def spend(platform: Platform, call: Call, principal: Principal) -> tuple[Header, ...]:
     """Count a request of a caller and return the headers that say what is left.
 
     Raises:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from llm_config_mock_server.faults import ErrorSpec
     from llm_config_mock_server.limiter import Limits
 
+    from .visit import Handler
+
 SERVICE: Final = "llm-config-manager"
 VERSION: Final = "0.5.0"  # of the platform whose interface this is
 
@@ -36,6 +38,16 @@ def _health(_: Visit) -> Reply:
 
 
 _HEALTH: Final = Route("health", (HEALTH_PATH.strip("/"),), {"GET": _health})
+
+PLATFORM_FAILURES: Final = (
+    RefusedError,
+    CacheError,
+    RbacError,
+    CryptoError,
+    BrokenRecordError,
+    ComponentFailureError,
+)
+"""What `as_refusal` can say; everything else is a defect of this server."""
 
 ROUTES: Final = (_HEALTH, *configs.ROUTES, *rbac.ROUTES, *vault.ROUTES, *audit.ROUTES, *cache.ROUTES)
 """Every route; a request without a body of JSON needs no content type."""
@@ -81,14 +93,7 @@ class GuideProfile:
         """Carry a request out."""
         try:
             return self._answer(platform, call)
-        except (
-            RefusedError,
-            CacheError,
-            RbacError,
-            CryptoError,
-            BrokenRecordError,
-            ComponentFailureError,
-        ) as error:
+        except PLATFORM_FAILURES as error:
             refusal = as_refusal(error, call.request)
             log_refusal(refusal, call)
             return refusal_reply(refusal, call)
@@ -125,15 +130,25 @@ class GuideProfile:
             return handler(Visit(platform, call, ANYBODY, arguments))
         principal = self._principal(platform, call)
         limited = spend(platform, call, principal)
+        try:
+            reply = self._carry_out(Visit(platform, call, principal, arguments), handler)
+        except PLATFORM_FAILURES as error:
+            refusal = as_refusal(error, request)
+            refusal.headers += limited
+            raise refusal from error
+        return reply.with_headers(*limited)
+
+    def _carry_out(self, visit: Visit, handler: Handler) -> Reply:
+        platform, call, principal = visit.platform, visit.call, visit.principal
         platform.conditions.check("service")
         replayed = claim(platform, call, principal)
         if replayed is not None:
             return replayed.with_headers((IDEMPOTENCY_REPLAYED_HEADER.lower(), "true"))
-        reply = handler(Visit(platform, call, principal, arguments))
-        key = idempotency_key(request, principal)
+        reply = handler(visit)
+        key = idempotency_key(call.request, principal)
         if key is not None:
             platform.idempotency.settle(key, reply)
-        return reply.with_headers(*limited)
+        return reply
 
     def _principal(self, platform: Platform, call: Call) -> Principal:
         if not platform.options.auth:
