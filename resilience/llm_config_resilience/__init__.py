@@ -32,6 +32,7 @@ from llm_config_resilience.strategies.cache_fallback import CacheFallback
 from llm_config_resilience.strategies.chaos import Chaos
 from llm_config_resilience.strategies.circuit_breaker import CircuitBreaker
 from llm_config_resilience.strategies.conditions import Condition, retriable, transient, unavailable
+from llm_config_resilience.strategies.cooldown import Cooldown
 from llm_config_resilience.strategies.failover import Failover
 from llm_config_resilience.strategies.fallback import Fallback
 from llm_config_resilience.strategies.hedge import Hedge, Quantile
@@ -57,6 +58,7 @@ __all__ = [
     "Clock",
     "Condition",
     "Context",
+    "Cooldown",
     "DeadlineExceededError",
     "Detach",
     "Directive",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextvars import ContextVar
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 #: A timer may fire early by as much as an event loop rounds: uvloop keeps milliseconds.
 _TIMER_GRAIN = 0.001
+
+
+#: Numbers for calls, where one has to be named.
+_tickets = itertools.count(1)
 
 
 class Context:
@@ -153,6 +158,12 @@ class Context:
         twin.slots = self.slots[:]
         twin.calls = 0
         return twin
+
+    def take_ticket(self) -> int:
+        """Return the number that names this call and its branches."""
+        if self.ticket is None:
+            self.ticket = next(_tickets)
+        return self.ticket
 
     def detach(self) -> Context:
         """Fork for work that outlives the call: the caller's deadline does not bind it."""

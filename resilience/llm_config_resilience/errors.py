@@ -149,7 +149,11 @@ def without_frames(error: E) -> E | ResilienceError:
     try:
         twin = copy.copy(error)
     except Exception:  # noqa: BLE001 - any class may refuse to be built from its args
-        return ResilienceError(f"{type(error).__name__}: {error}")
+        try:
+            twin = type(error).__new__(type(error), *error.args)
+            twin.__dict__.update(error.__dict__)
+        except Exception:  # noqa: BLE001 - and any may refuse that too
+            return ResilienceError(f"{type(error).__name__}: {error}")
     twin.__traceback__ = None
     return twin
 

@@ -39,6 +39,6 @@ def lint(layers: Sequence[Strategy]) -> Iterator[str]:
         if outer in roles and inner in roles[roles.index(outer) + 1 :]:
             yield f"{outer} is outside {inner}: {why}"
     if roles.count("retry") > 1:
-        yield "there are two retries: their attempts multiply"
+        yield "there are two retries: the outer one lets pass what the inner one gave up"
     if "chaos" in roles and roles[-1] != "chaos":
         yield "chaos is not innermost: what is inside it is not tested by it"

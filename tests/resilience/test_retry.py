@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -11,8 +12,10 @@ import tenacity
 
 from llm_config_resilience import (
     CircuitOpenError,
+    Cooldown,
     DeadlineExceededError,
     Pipeline,
+    RateLimitedError,
     RatioBudget,
     RejectedError,
     Retry,
@@ -263,3 +266,222 @@ def test_presets_have_the_figures_of_the_platform(preset, figures):
     shown = (preset.max_attempts, preset.initial_backoff, preset.max_backoff, preset.backoff_multiplier)
     assert shown == figures
     assert preset.jitter == "full"
+
+
+class Response:
+    """A result that can be closed, in either colour."""
+
+    def __init__(self, status, *, closing=None):
+        self.status = status
+        self.closed = []
+        self.closing = closing
+
+    def close(self):
+        self.closed.append("close")
+        if self.closing:
+            raise self.closing
+
+
+class AsyncResponse(Response):
+    async def aclose(self):
+        await anyio.lowlevel.checkpoint()
+        self.closed.append("aclose")
+        if self.closing:
+            raise self.closing
+
+
+BUSY = RetryPolicy(jitter="none", retry=tenacity.retry_if_result(lambda response: response.status == 503))
+
+
+@pytest.mark.parametrize("closing", [None, OSError("already gone")])
+def test_an_attempt_that_is_discarded_has_its_response_closed(colour, clock, script, closing):
+    make = AsyncResponse if colour.is_async else Response
+    first, second, good = make(503, closing=closing), make(503), make(200)
+    assert colour.call(Pipeline(Retry(BUSY), clock=clock), script(first, second, good)) is good
+    how = ["aclose"] if colour.is_async else ["close"]
+    assert (first.closed, second.closed, good.closed) == (how, how, [])
+    assert clock.sleeps == [0.1, 0.2]
+
+
+def test_the_last_result_is_returned_open_where_tenacity_raises(colour, clock, script, events):
+    responses = [Response(503), Response(503), Response(503)]
+    pipeline = Pipeline(Retry(BUSY), clock=clock, listeners=[events.append])
+    assert colour.call(pipeline, script(*responses)) is responses[2]
+    assert [response.closed for response in responses] == [["close"], ["close"], []]
+    assert events[-1].details == {"reason": "attempts"}
+
+
+def test_tenacitys_own_before_sleep_log_works(clock, script, caplog):
+    policy = RetryPolicy(before_sleep=tenacity.before_sleep_log(logging.getLogger("app"), logging.WARNING))
+    Pipeline(Retry(policy), clock=clock).call(script(OSError("down"), 1))
+    assert "it raised OSError: down" in caplog.text
+
+
+def test_a_tenacity_error_callback_is_not_dropped_in_silence():
+    with pytest.raises(ValueError, match="Fallback"):
+        RetryPolicy.from_tenacity(tenacity.Retrying(retry_error_callback=print))
+
+
+@pytest.mark.parametrize("hint", [0, -5, "0.0", "Sun, 06 Nov 1994 08:49:37 GMT"])
+def test_a_retry_after_of_nothing_is_no_hot_loop(colour, clock, script, hint):
+    with pytest.raises(ServerError):
+        colour.call(Pipeline(Retry(STEADY), clock=clock), script(ServerError(retry_after=hint)))
+    assert clock.sleeps == [0.1, 0.2]
+
+
+# --- A retry inside a retry ---
+
+
+def test_a_retry_in_a_pipeline_inside_a_retry_does_not_multiply_attempts(colour, clock, script, events):
+    inner = Pipeline(Retry(RetryPolicy(2, jitter="none")), clock=clock)
+    outer = Pipeline(Retry(RetryPolicy(5, jitter="none")), clock=clock, listeners=[events.append])
+    fn = script(OSError("down"))
+    with pytest.raises(OSError, match="down"):
+        _nested(colour, outer, inner, fn)
+    assert fn.calls == 2
+    assert events == []
+
+
+def _nested(colour, outer, *inner, wrap=None):
+    *inner, fn = inner
+
+    def call_through(pipelines):
+        if not pipelines:
+            return fn
+        first, *rest = pipelines
+        if colour.is_async:
+
+            async def through_async():
+                try:
+                    return await first.call_async(call_through(rest))
+                except Exception as error:
+                    if wrap is None:
+                        raise
+                    raise wrap from error
+
+            return through_async
+
+        def through():
+            try:
+                return first.call(call_through(rest))
+            except Exception as error:
+                if wrap is None:
+                    raise
+                raise wrap from error
+
+        return through
+
+    work = call_through(inner)
+    return colour.run(outer.call_async, work) if colour.is_async else outer.call(work)
+
+
+def test_nor_does_one_whose_error_was_raised_from_the_inner_ones(colour, clock, script):
+    inner, outer = (Pipeline(Retry(STEADY), clock=clock) for _ in range(2))
+    fn = script(OSError("down"))
+    with pytest.raises(ConnectionError, match="wrapped"):
+        _nested(colour, outer, inner, fn, wrap=ConnectionError("wrapped"))
+    assert fn.calls == 3
+
+
+def test_nor_do_three_of_them(colour, clock, script):
+    pipelines = [Pipeline(Retry(RetryPolicy(n, jitter="none")), clock=clock) for n in (5, 4, 2)]
+    fn = script(OSError("down"))
+    with pytest.raises(OSError, match="down"):
+        _nested(colour, *pipelines, fn)
+    assert fn.calls == 2
+
+
+def test_nor_do_two_in_one_pipeline(colour, clock, script):
+    with pytest.warns(match="two retries"):
+        pipeline = Pipeline(Retry(STEADY), Retry(RetryPolicy(2, jitter="none")), clock=clock)
+    fn = script(OSError("down"))
+    with pytest.raises(OSError, match="down"):
+        colour.call(pipeline, fn)
+    assert fn.calls == 2
+
+
+def test_an_outer_retry_repeats_what_the_inner_one_is_not_for(colour, clock, script):
+    inner = Pipeline(Retry(STEADY, on=KeyError), clock=clock)
+    outer = Pipeline(Retry(RetryPolicy(4, jitter="none"), on=OSError), clock=clock)
+    fn = script(KeyError(), OSError(), OSError(), KeyError(), "value")
+    assert _nested(colour, outer, inner, fn) == "value"
+    assert fn.calls == 5
+
+
+def test_an_error_that_was_given_up_once_may_be_retried_in_another_call(colour, clock, script):
+    error = OSError("one for all")
+    inner, outer = (Pipeline(Retry(STEADY, budget=None), clock=clock) for _ in range(2))
+    for _ in range(2):
+        with pytest.raises(OSError, match="one for all"):
+            _nested(colour, outer, inner, script(error))
+    fn = script(error)
+    with pytest.raises(OSError, match="one for all"):
+        colour.call(outer, fn)
+    assert fn.calls == 3
+
+
+# --- The cooldown ---
+
+
+class TooManyError(ServerError):
+    is_rate_limited = True
+
+
+def test_a_cooldown_is_shared_by_all_callers_of_one_retry(colour, clock, script):
+    pipeline = Pipeline(Retry(STEADY), clock=clock)
+    with pytest.raises(TooManyError):
+        colour.call(Pipeline(Timeout(2), *pipeline.layers, clock=clock), script(TooManyError(retry_after=5)))
+    clock.advance(1)
+    assert colour.call(pipeline, clock.monotonic) == 1005
+    assert colour.call(pipeline, clock.monotonic) == 1005
+
+
+def test_a_call_that_cannot_sit_a_cooldown_out_is_turned_away_at_once(colour, clock, script, events):
+    retry = Retry(STEADY)
+    pipeline = Pipeline(Timeout(2), retry, clock=clock, listeners=[events.append])
+    for _ in range(2):
+        fn = script(TooManyError(retry_after=5))
+        with pytest.raises((TooManyError, RateLimitedError)) as caught:
+            colour.call(pipeline, fn)
+    assert fn.calls == 0
+    assert caught.value.retry_after == 5
+    assert isinstance(caught.value.__cause__, TooManyError)
+    assert events[-1].kind == "rejected"
+    assert clock.monotonic() == 1000
+
+
+@pytest.mark.parametrize("error", [ServerError(retry_after=5), TooManyError(), TooManyError(retry_after=0)])
+def test_only_a_429_that_says_how_long_begins_one(clock, script, error):
+    pipeline = Pipeline(Timeout(0.05), Retry(STEADY), clock=clock)
+    with pytest.raises(type(error)):
+        pipeline.call(script(error))
+    assert pipeline.call(clock.monotonic) == 1000
+
+
+def test_a_cooldown_has_an_end_however_long_the_server_asks(clock, script):
+    pipeline = Pipeline(Retry(STEADY), clock=clock)
+    with pytest.raises(TooManyError):
+        pipeline.call(script(TooManyError(retry_after=1e6)))
+    assert pipeline.call(clock.monotonic) == 1060
+
+
+def test_strategies_may_share_a_cooldown_or_have_none(clock, script):
+    shared = Cooldown()
+    first, second = (Pipeline(Retry(STEADY, cooldown=shared), clock=clock) for _ in range(2))
+    third = Pipeline(Retry(STEADY, cooldown=None), clock=clock)
+    with pytest.raises(TooManyError):
+        first.call(script(TooManyError(retry_after=61)))
+    assert third.call(clock.monotonic) == 1000
+    assert second.call(clock.monotonic) == 1060
+
+
+def test_a_policy_is_reloaded_and_the_budget_stays(colour, clock, script):
+    retry = Retry(STEADY, budget=RetryBudget(quota=15, retry_cost=5))
+    pipeline = Pipeline(retry, clock=clock)
+    with pytest.raises(OSError):
+        colour.call(pipeline, script(OSError()))
+    retry.reconfigure(RetryPolicy(9, jitter="none"))
+    fn = script(OSError())
+    with pytest.raises(OSError):
+        colour.call(pipeline, fn)
+    assert fn.calls == 2  # what the budget had left

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
-from llm_config_resilience.directives import Again, Directive
+from llm_config_resilience.directives import Again, Call, Directive, Wait
 from llm_config_resilience.errors import RejectedError
 from llm_config_resilience.rehearsal import rehearsal
 from llm_config_resilience.strategies.budget import RetryBudget
 from llm_config_resilience.strategies.conditions import matcher, retriable
+from llm_config_resilience.strategies.cooldown import Cooldown
+from llm_config_resilience.strategies.discards import closer_of
+from llm_config_resilience.strategies.nesting import give_up, was_given_up
 from llm_config_resilience.strategies.retry_after import seconds_to_wait
-from llm_config_resilience.strategies.strategy import HOOKS, Strategy
-from llm_config_resilience.strategies.tenacity_bridge import begin_state, judge, wait_of
+from llm_config_resilience.strategies.strategy import Strategy
+from llm_config_resilience.strategies.tenacity_bridge import before_sleep, begin_state, judge, wait_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from llm_config_resilience.strategies.conditions import Condition
 
 #: Seconds a server may ask us to wait; what asks for more is told to the caller at once.
-RETRY_AFTER_CAP = 60.0
+RETRY_AFTER_CAP: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,15 @@ class RetryPolicy:
 
     @classmethod
     def from_tenacity(cls, retrying: BaseRetrying) -> RetryPolicy:
-        """Take over a tenacity controller's strategy objects."""
+        """Take over a tenacity controller's `stop`, `wait`, `retry` and `before_sleep`.
+
+        Its `before`, `after` and `sleep` have no counterpart; events and the pipeline's clock do that.
+
+        Raises:
+            ValueError: It has a `retry_error_callback`: put a `Fallback` outside the `Retry` instead.
+        """
+        if retrying.retry_error_callback is not None:
+            raise ValueError("retry_error_callback: put a Fallback outside the Retry instead")
         return cls(
             stop=retrying.stop,
             wait=cast("Callable[[RetryCallState], float]", retrying.wait),
@@ -108,6 +120,11 @@ class RetryPolicy:
         """Copy the policy with some settings changed."""
         return replace(self, **changes)
 
+    @property
+    def is_plugged(self) -> bool:
+        """Whether objects of tenacity's have a say."""
+        return any((self.stop, self.wait, self.retry, self.before_sleep))
+
     def backoff(self, attempt: int, draw: Callable[[], float]) -> float:
         """Seconds to wait after an attempt.
 
@@ -128,12 +145,16 @@ class RetryPolicy:
         return kind(multiplier=self.initial_backoff, max=self.max_backoff, exp_base=self.backoff_multiplier)
 
 
-class _Default:
+class _Default(Enum):
+    """Tells "not given" from `None`."""
+
+    OWN = "one of its own"
+
     def __repr__(self) -> str:
-        return "a RetryBudget of its own"
+        return self.value
 
 
-_DEFAULT = _Default()
+_OWN: Final = _Default.OWN
 
 
 class _Tries:
@@ -150,9 +171,18 @@ class Retry(Strategy):
     """Repeat what is inside while it fails in a way that may pass.
 
     Only `Exception` is ever retried, never an interrupt or a cancellation, and never a call that was turned
-    away on this side. An error's `retry_after` (seconds) is honoured: the wait is at least that long. When a
-    wait does not fit into the deadline, or the server asks for more than the policy's cap, or the budget is
-    spent, the error is raised at once, as it is.
+    away on this side. An error's `retry_after` (seconds, or an HTTP date) is honoured: the wait is at least
+    that long, and never shorter than the policy's own. When a wait does not fit into the deadline, or the
+    server asks for more than the policy's cap, or the budget is spent, the error is raised at once, as it is.
+
+    *Results.* A result that the policy's `retry` object does not accept is closed (`aclose` or `close`) and
+    the call repeated. The last one is returned, where tenacity would raise its `RetryError`.
+
+    *Nesting.* Attempts do not multiply: the innermost `Retry` that takes an error for its own decides about
+    it. When it gives up, those further out, in the same pipeline or in the one that called it, let the error
+    pass, and so they do with errors raised from it. Both pipelines have to be on the same clock.
+
+    *Cooldown.* What a server tells one caller with a 429, all callers of this strategy keep to: `Cooldown`.
 
     Args:
         policy: How often and how long in between; `RetryPolicy()` unless given.
@@ -160,7 +190,12 @@ class Retry(Strategy):
             (then `is_transient`) decides, and `OSError` without one.
         budget: Limits what all calls together repeat. Left out it is one `RetryBudget` for this strategy;
             `None` is none.
+        cooldown: What several strategies share that call the same server. Left out it is one for this
+            strategy; `None` is none.
         name: For events.
+
+    Raises:
+        RateLimitedError: The server's cooldown outlasts the call's deadline; the call never ran.
     """
 
     role: ClassVar[str] = "retry"
@@ -170,40 +205,59 @@ class Retry(Strategy):
         policy: RetryPolicy | None = None,
         *,
         on: Condition = retriable,
-        budget: Budget | _Default | None = _DEFAULT,
+        budget: Budget | _Default | None = _OWN,
+        cooldown: Cooldown | _Default | None = _OWN,
         name: str = "",
     ) -> None:
-        self.policy = RetryPolicy() if policy is None else policy
         self.name = name
-        self.budget: Budget | None = RetryBudget() if isinstance(budget, _Default) else budget
+        self.budget: Budget | None = RetryBudget() if budget is _OWN else budget
+        self.cooldown: Cooldown | None = Cooldown() if cooldown is _OWN else cooldown
         self._on = on
         self._matches = matcher(on)
-        self._plugged = any((self.policy.stop, self.policy.wait, self.policy.retry, self.policy.before_sleep))
-        self._controller = self.policy.to_tenacity() if self._plugged else None
-        self._judges_results = self.policy.retry is not None
-        unused = set[str]()
-        if not self._plugged:
-            unused.add("before")
-        if self.budget is None and not self._judges_results:
-            unused.add("succeeded")
-        self.hooks = HOOKS - unused
+        self.reconfigure(RetryPolicy() if policy is None else policy)
 
-    def before(self, ctx: Context, at: int) -> None:
-        """Note the time, where a tenacity object may ask for it."""
-        ctx.slots[at] = _Tries(begin_state(self._controller, ctx))
+    @property
+    def policy(self) -> RetryPolicy:
+        """How often and how long in between."""
+        return self._policy
+
+    def reconfigure(self, policy: RetryPolicy) -> None:
+        """Take another policy; budget and cooldown stay, and calls on their way go on by the new one.
+
+        Args:
+            policy: The policy.
+        """
+        self._policy = policy
+        self._controller = policy.to_tenacity() if policy.is_plugged else None
+
+    def before(self, ctx: Context, at: int) -> Directive | None:
+        """Note the time, where a tenacity object may ask for it, and sit a cooldown out."""
+        if self._controller is not None:
+            ctx.slots[at] = _Tries(begin_state(self._controller, ctx))
+        cooldown = self.cooldown
+        if cooldown is None or not cooldown.until:
+            return None
+        wait = cooldown.left(ctx)
+        if wait <= 0:
+            return None
+        wait += self._spread(ctx)
+        if wait >= ctx.remaining():
+            ctx.slots[at] = None
+            raise cooldown.refuse(ctx, at, wait)
+        return Wait(wait)
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> Directive | None:
         """Reward the budget, or try again on a result that the policy does not accept."""
         tries: _Tries | None = ctx.slots[at]
-        if tries is None and (self.budget is None or self.budget.idle):
+        if tries is None:
+            if self.budget is not None and not self.budget.idle:
+                self.budget.earn(ctx.clock, 0)
             return None
-        if self._judges_results and tries is not None and tries.state is not None:
-            verdict = judge(self.policy, tries.state, ctx, value=value)
-            if verdict.again:
-                return self._again(ctx, at, tries, None)
-        if self.budget is not None and (tries is not None or not self.budget.idle):
-            self.budget.earn(ctx.clock, 0 if tries is None else tries.retries)
-        if ctx.attempt > 1:
+        if tries.state is not None and judge(self._policy, tries.state, ctx, value=value):
+            return self._again(ctx, at, tries, None, value)
+        if self.budget is not None:
+            self.budget.earn(ctx.clock, tries.retries)
+        if tries.retries:
             ctx.emit("recovered", at)
         return None
 
@@ -214,46 +268,59 @@ class Retry(Strategy):
         tries: _Tries | None = ctx.slots[at]
         if tries is None:
             ctx.slots[at] = tries = _Tries(None)
-        if tries.state is not None and self.policy.retry is not None:
-            if not judge(self.policy, tries.state, ctx, error=error).again:
-                return None
-        elif not self._matches(error):
+        wanted = judge(self._policy, tries.state, ctx, error=error) if tries.state is not None else False
+        if self._policy.retry is None:
+            wanted = bool(self._matches(error))
+        if not wanted:
             return None
-        elif tries.state is not None:
-            judge(self.policy, tries.state, ctx, error=error)
-        return self._again(ctx, at, tries, error)
+        if was_given_up(ctx, error):
+            give_up(ctx, at, error)
+            return None
+        return self._again(ctx, at, tries, error, None)
 
     def describe(self) -> dict[str, Any]:
         """Show the policy."""
-        return {"policy": self.policy, "on": self._on, "budget": self.budget}
+        return {"policy": self._policy, "on": self._on, "budget": self.budget}
 
-    def _again(self, ctx: Context, at: int, tries: _Tries, error: Exception | None) -> Directive | None:
-        delay = wait_of(self.policy, tries.state, ctx, tries.retries + 1)
+    def _again(
+        self, ctx: Context, at: int, tries: _Tries, error: Exception | None, value: Any
+    ) -> Directive | None:
+        delay = wait_of(self._policy, tries.state, ctx, tries.retries + 1)
         asked = seconds_to_wait(error, ctx.clock)
         if asked is not None:
             # Jitter on top: the server told every client the same.
-            spread = self.policy.initial_backoff if self.policy.jitter == "full" else 0.0
-            delay = max(delay, asked + spread * ctx.random())
+            delay = max(delay, asked + self._spread(ctx))
+            if self.cooldown is not None:
+                self.cooldown.heed(ctx, error, asked)
+        if self.cooldown is not None and self.cooldown.until:
+            delay = max(delay, self.cooldown.left(ctx))
         if tries.state is not None:
             tries.state.upcoming_sleep = delay
         reason = self._refusal(ctx, tries, delay, asked)
         if reason:
-            if error is not None and reason == "budget":
-                error.add_note("not retried: the retry budget is spent")
-            ctx.emit("gave_up", at, error=error, details={"reason": reason})
+            self._give_up(ctx, at, error, reason)
             return None
         ctx.emit("retry", at, error=error, delay=delay)
         if tries.state is not None:
-            if self.policy.before_sleep is not None:
-                self.policy.before_sleep(tries.state)
-            tries.state.prepare_for_next_attempt()
+            before_sleep(self._policy, tries.state, delay)
         tries.retries += 1
         ctx.attempt += 1
-        return Again(delay)
+        close = None if error is not None else closer_of(value, is_async=ctx.is_async)
+        if close is None:
+            return Again(delay)
+        # Whether closing works is nobody's concern any more: either way the call goes on.
+        return Call(close, then=lambda _ctx, _at, _none: Again(delay), orelse=_go_on(delay))
+
+    def _give_up(self, ctx: Context, at: int, error: Exception | None, reason: str) -> None:
+        if error is not None:
+            give_up(ctx, at, error)
+            if reason == "budget":
+                error.add_note("not retried: the retry budget is spent")
+        ctx.emit("gave_up", at, error=error, details={"reason": reason})
 
     def _refusal(self, ctx: Context, tries: _Tries, delay: float, asked: float | None) -> str:
         """Say why there is no further attempt; `""` if there is one. The budget pays last."""
-        policy = self.policy
+        policy = self._policy
         if tries.state is not None and policy.stop is not None:
             spent = policy.stop(tries.state)
         else:
@@ -270,3 +337,11 @@ class Retry(Strategy):
         if self.budget is not None and not self.budget.spend(ctx.clock, tries.retries):
             return "budget"
         return ""
+
+    def _spread(self, ctx: Context) -> float:
+        """Seconds of jitter for those who were all told the same."""
+        return self._policy.initial_backoff * ctx.random() if self._policy.jitter == "full" else 0.0
+
+
+def _go_on(delay: float) -> Callable[[Context, int, Exception], Directive]:
+    return lambda _ctx, _at, _error: Again(delay)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -10,13 +9,6 @@ if TYPE_CHECKING:
 
     from llm_config_resilience.context import Context
     from llm_config_resilience.strategies.retry import RetryPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether tenacity's `retry` object wants another attempt."""
-
-    again: bool
 
 
 def begin_state(controller: BaseRetrying | None, ctx: Context) -> RetryCallState:
@@ -35,16 +27,16 @@ def judge(
     *,
     value: Any = None,
     error: Exception | None = None,
-) -> Verdict:
-    """Tell the state of an outcome, and ask the policy's `retry` object about it."""
+) -> bool:
+    """Tell the state of an outcome; say whether the policy's `retry` object wants another attempt."""
     from tenacity import Future, TryAgain  # noqa: PLC0415 - loaded when a policy holds its objects
 
     failed = error is not None
     state.outcome = Future.construct(state.attempt_number, error if failed else value, failed)
     state.outcome_timestamp = ctx.now()
     if isinstance(error, TryAgain):
-        return Verdict(again=True)
-    return Verdict(again=policy.retry is not None and bool(policy.retry(state)))
+        return policy.retry is not None
+    return policy.retry is not None and bool(policy.retry(state))
 
 
 def wait_of(policy: RetryPolicy, state: RetryCallState | None, ctx: Context, attempt: int) -> float:
@@ -52,3 +44,14 @@ def wait_of(policy: RetryPolicy, state: RetryCallState | None, ctx: Context, att
     if state is not None and policy.wait is not None:
         return float(policy.wait(state))
     return policy.backoff(attempt, ctx.random)
+
+
+def before_sleep(policy: RetryPolicy, state: RetryCallState, delay: float) -> None:
+    """Tell the policy's `before_sleep` of the wait, and make the state ready for the next attempt."""
+    from tenacity import RetryAction  # noqa: PLC0415 - loaded when a policy holds its objects
+
+    state.next_action = RetryAction(delay)
+    state.idle_for += delay
+    if policy.before_sleep is not None:
+        policy.before_sleep(state)
+    state.prepare_for_next_attempt()
