@@ -678,7 +678,7 @@ class Admin:
         return Reply(204)
 
     def put_record(self, visit: Visit) -> Reply:
-        """Put raw bytes in the place of a record: what a broken disk or an older program leaves there."""
+        """Put raw bytes in the place of a record or of a cached one, as a broken disk would."""
         address = visit.address(visit.environment())
         tier = visit.parameter("tier") or "store"
         if tier not in TIERS:
@@ -686,9 +686,12 @@ class Admin:
         if tier == "l2":
             self._core.platform.cache.put_blob(address, visit.request.body)
             return Reply(204)
-        store = self._core.platform.store
-        store.storage.write(address, visit.request.body, snapshot=False)
-        store.changes += 1
+        platform = self._core.platform
+        if tier == "l2":
+            platform.cache.put_blob(address, visit.request.body)
+        else:
+            platform.store.storage.write(address, visit.request.body, snapshot=False)
+            platform.store.changes += 1
         return Reply(204)
 
     # --- The whole ----------------------------------------------------------------------------------

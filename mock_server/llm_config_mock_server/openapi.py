@@ -170,18 +170,21 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         "scope",
         closed=False,
     ),
-    "RoleBody": _object(
-        {
-            "permissions": {
-                "type": "array",
-                "items": {"type": "string", "enum": sorted(PERMISSIONS)},
-                "minItems": 1,
+    "RoleBody": {
+        **_object(
+            {
+                "permissions": _or_null(_list_of({"type": "string", "enum": sorted(PERMISSIONS)})),
+                "inherits": _or_null(_list_of(_STRING)),
             },
-            "inherits": _or_null(_list_of(_STRING)),
-        },
-        "inherits",
-        closed=False,
-    ),
+            "permissions",
+            "inherits",
+            closed=False,
+        ),
+        "anyOf": [
+            {"required": [name], "properties": {name: {"type": "array", "minItems": 1}}}
+            for name in ("permissions", "inherits")
+        ],
+    },
     "VaultKey": _object(
         {"version": _VERSION, "algorithm": _STRING, "active": {"type": "boolean"}},
     ),
@@ -218,6 +221,16 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         closed=False,
     ),
     "Plaintext": _object({"plaintext": {"type": "string", "maxLength": PLAINTEXT_MAX_BYTES}}, closed=False),
+    "CacheEntry": _object(
+        {
+            "key": _STRING,
+            "tier": {"type": "string", "enum": ["l1", "l2"]},
+            "version": _VERSION,
+            "etag": _STRING,
+            "secret": {"type": "boolean"},
+            "value": _ANY_VALUE,
+        }
+    ),
     "AuditEvent": _object(
         {
             "number": {"type": "integer", "minimum": 1},
@@ -308,6 +321,7 @@ _ARGUMENTS_BY_ROUTE: Final[Mapping[str, tuple[str, ...]]] = {
     "user tokens": ("user",),
     "role": ("role",),
     "vault key": ("key_version",),
+    "cache entry": ("namespace", "key"),
 }
 
 
@@ -440,8 +454,23 @@ _SAID: Final[Mapping[tuple[str, str], Said]] = {
             _query("to", _TIME, "Events before this moment."),
         ),
     ),
+    ("cache", "DELETE"): Said(
+        summary="Empty the server's cache", reply=_object({"cleared": {"type": "integer", "minimum": 0}})
+    ),
+    ("cache entry", "GET"): Said(
+        summary="Look a config up in the server's cache, and nowhere else",
+        reply=_ref("CacheEntry"),
+        parameters=(_ENV,),
+        refusals=(404,),
+    ),
 }
-_AREAS: Final = {"configs": "Configs", "rbac": "Users and roles", "vault": "Vault", "audit": "Audit"}
+_AREAS: Final = {
+    "configs": "Configs",
+    "rbac": "Users and roles",
+    "vault": "Vault",
+    "audit": "Audit",
+    "cache": "Cache",
+}
 _EVERYWHERE: Final = (400, 401, 403, 406, 422, 429, 500, 503)
 _WITHOUT_TOKEN: Final = (400, 406, 500, 503)
 _BODY_REFUSALS: Final = (413, 415)
