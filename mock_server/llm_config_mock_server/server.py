@@ -60,7 +60,8 @@ class MockServer:
                       headers={"authorization": f"Bearer {server.token('viewer')}"})
 
     Args:
-        profile: How the server speaks: `guide`.
+        profile: How the server speaks: `guide`, as the platform's guide says, or `upstream-0.5`, as the
+            published server does (which wants the header `X-Forwarded-Proto: https`).
         port: The port; 0 takes a free one at the first start and keeps it.
         host: The address to listen on.
         storage: Where records lie: the path of a sqlite database, which is made where there is none
@@ -68,7 +69,7 @@ class MockServer:
         seed: Makes ids, tokens, drawn faults and delays repeatable; drawn if left out (see `seed`).
         tls: Whether to speak HTTPS, with a certificate of a throw-away authority (needs `trustme`).
         limits: A caller's rate limit; `True` is the one that the profile documents (the guide has
-            none), `False` is none.
+            none; 0.5 has 10 a second, and bans), `False` is none.
         auth: Whether a bearer token is asked for.
         encryption_key: Key 1 of the vault, 32 bytes; made from the seed if left out, `None` for a
             vault without a key.

@@ -109,6 +109,13 @@ def test_a_seed_repeats_the_tokens():
     assert MockServer(seed=1).token() != MockServer(seed=2).token()
 
 
+def test_the_tokens_of_the_built_in_roles_are_valid_before_anybody_asks_for_them(client_as):
+    with MockServer(seed=3) as one, MockServer(seed=3) as other:
+        for role, status in {"admin": 200, "editor": 200, "viewer": 403, "auditor": 403}.items():
+            headers = {"authorization": f"Bearer {one.token(role)}"}
+            assert client_as(None, of=other).post(ITEM, json=BODY, headers=headers).status_code == status
+
+
 def test_an_unknown_user_is_not_found(client):
     variant_of(client.get("/api/v1/rbac/users/nobody"), 404, "NOT_FOUND", "rbac", "UserNotFound")
     variant_of(client.post("/api/v1/rbac/users/nobody/tokens"), 404, "NOT_FOUND", "rbac", "UserNotFound")

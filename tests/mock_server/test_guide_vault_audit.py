@@ -34,6 +34,19 @@ def test_a_changed_byte_fails_to_decrypt(client):
         assert reply.json()["error"]["retriable"] is False
 
 
+def test_what_another_key_sealed_fails_to_decrypt(client, client_as):
+    with MockServer(seed=8) as other:
+        sealed = client_as(of=other).post("/api/v1/vault/encrypt", json={"plaintext": "x"}).json()
+    reply = client.post("/api/v1/vault/decrypt", json=sealed)
+    variant_of(reply, 500, "DECRYPTION_ERROR", "crypto", "DecryptionFailed")
+
+
+def test_an_algorithm_that_nobody_knows_cannot_be_opened(client):
+    sealed = client.post("/api/v1/vault/encrypt", json={"plaintext": "x"}).json()
+    reply = client.post("/api/v1/vault/decrypt", json={**sealed, "algorithm": "rot13"})
+    variant_of(reply, 422, "VALIDATION_ERROR", "crypto", "InvalidAlgorithm")
+
+
 def test_a_key_of_the_wrong_length_is_invalid_but_not_the_code_invalid_key(client):
     reply = client.post(KEYS, json={"material": base64.b64encode(b"x" * 16).decode()})
     variant_of(reply, 422, "VALIDATION_ERROR", "crypto", "InvalidKey")

@@ -10,8 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, strategies as st
 
 from llm_config_mock_server import At, Limits, MockServer, error
+from llm_config_mock_server.core import Core, Options, Platform
+from llm_config_mock_server.messages import Outcome, Request
+from llm_config_mock_server.profiles import load_profile
+from llm_config_mock_server.profiles.upstream_0_5.set_body import read_set_body
+from llm_config_mock_server.profiles.upstream_0_5.words import RefusedError
+from llm_config_mock_server.randomness import Randomness
 from llm_config_mock_server.store import MemoryStorage
 
 TIMEOUT = 5.0  # seconds: a hang ends as a failure
@@ -223,6 +230,17 @@ def test_8_a_record_that_is_none_is_a_500(asking):
         answer = asking(server)(ITEM)
         assert answer.status == 500
         assert answer.json["message"].startswith("Storage error: Serialization error: ")
+
+
+def test_8_a_server_that_is_away_is_a_page_of_the_proxy(server, ask):
+    server.conditions["service"] = "unavailable"
+    for path in (ITEM, "/health"):
+        answer = ask(path)
+        assert (answer.line, answer.headers["content-type"]) == (
+            "HTTP/1.1 503 Service Unavailable",
+            "text/html",
+        )
+        assert answer.body.startswith(b"<html>")
 
 
 def test_9_replies_carry_nothing_that_a_client_could_rely_on(ask):
@@ -583,6 +601,7 @@ def test_any_json_type_is_read(ask, content_type):
         (b"{}", 422, f"{SHAPE}missing field `value` at line 1 column 2"),
         (b'{"value":1,"env":5}', 422, f"{SHAPE}env: invalid type: integer `5`, expected a string at line 1 column 18"),
         (b'{"value":1,"env":-1.5}', 422, f"{SHAPE}env: invalid type: floating point `-1.5`, expected a string at line 1 column 21"),
+        (b'{"value":1,"env":1e21}', 422, f"{SHAPE}env: invalid type: floating point `1e21`, expected a string at line 1 column 21"),
         (b'{"value":1,"env":null}', 422, f"{SHAPE}env: invalid type: null, expected a string at line 1 column 21"),
         (b'{"env":{}}', 422, f"{SHAPE}env: invalid type: map, expected a string at line 1 column 7"),
         (b'{"env":[]}', 422, f"{SHAPE}env: invalid type: sequence, expected a string at line 1 column 7"),
@@ -635,6 +654,55 @@ def test_a_body_over_two_mebibytes_is_too_large(ask):
 def test_old_reason_phrases_are_on_the_wire(ask):
     assert ask(ITEM, JSON, method="POST", body=b"{}").line == "HTTP/1.1 422 Unprocessable Entity"
     assert ask(ITEM).line == "HTTP/1.1 404 Not Found"
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES, st.booleans(), st.sampled_from([None, 1]))
+def test_every_json_value_is_read_as_it_was_written(value, ascii_only, indent):
+    body = json.dumps({"value": value, "env": "dev"}, ensure_ascii=ascii_only, indent=indent).encode()
+    read = read_set_body(body)
+    assert (read.value, read.env, read.user, read.secret) == (value, "dev", "api-user", False)
+
+
+@given(JSON_VALUES, st.integers(0, 200), st.binary(max_size=3))
+def test_a_damaged_body_is_read_or_refused_and_never_a_defect(value, where, damage):
+    body = json.dumps({"value": value, "env": "dev"}).encode()
+    where %= len(body)
+    try:
+        read_set_body(body[:where] + damage + body[where + 1 :])
+    except RefusedError as refused:
+        assert re.search(rb" at line \d+ column \d+$", refused.reply.body)  # noqa: PT017 - either outcome is right
+
+
+@given(
+    st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "FROB"]),
+    st.text(st.characters(min_codepoint=33, max_codepoint=255)),
+    st.binary(max_size=40),
+)
+def test_whatever_is_asked_the_answer_is_a_reply_and_never_a_defect(method, rest, body):
+    platform = Platform(MemoryStorage(), Randomness(1), Options(), limits=None, encryption_key=bytes(32))
+    core = Core(load_profile("upstream-0.5"), platform)
+    headers = (("X-Forwarded-Proto", "https"), ("Content-Type", "application/json"))
+    moment = Clock()()
+    for target in (f"/{rest}", f"/api/v1/configs/{rest}", f"{ITEM}?{rest}", f"{ITEM}/rollback/{rest}"):
+        exchange = core.begin(Request(method, target, headers), moment)
+        outcome = exchange.answer_head(moment) or exchange.answer(body, moment)
+        assert isinstance(outcome, Outcome)
+        assert 200 <= outcome.reply.status < 600
+    assert core.defects == []
 
 
 # --- Section 2a: the validator --------------------------------------------------------------------

@@ -33,7 +33,7 @@ from .routing import (
 )
 from .set_body import read_set_body
 from .validator import validate
-from .words import NO_JSON_TYPE, TOO_LONG, RefusedError, empty, flat, text
+from .words import NO_JSON_TYPE, TOO_LONG, RefusedError, empty, flat, from_proxy, text
 
 if TYPE_CHECKING:
     from llm_config_mock_server.core import Call, Platform
@@ -107,6 +107,8 @@ class UpstreamProfile:
         except BrokenRecordError as error:
             return flat(500, f"Storage error: Serialization error: {error}")
         except ComponentFailureError as error:
+            if error.component == "service":
+                return from_proxy(503)
             return flat(500, f"Storage error: IO error: {error.message}")
 
     def error(self, spec: ErrorSpec, call: Call) -> Reply:  # noqa: ARG002 - this server's errors carry nothing of the call
@@ -128,6 +130,7 @@ class UpstreamProfile:
 
     def _answer(self, platform: Platform, call: Call) -> Reply:
         request = call.request
+        platform.conditions.check("service")
         if request.method == "OPTIONS":
             return empty(200, *PREFLIGHT)
         found = find_route(request.path)

@@ -191,13 +191,15 @@ class _Reader:
         if token in _OPENING:
             found = "map" if token == ord("{") else "sequence"
         elif token == ord('"'):
-            found = f"string {_in_rust(self._string())}"
+            found = f"string {_quoted(self._string())}"
         elif token in _IDENTS:
             value = self._ident()
             found = "null" if value is None else f"boolean `{str(value).lower()}`"
         elif token in _NUMERIC:
             number = self._number()
-            found = f"floating point `{number}`" if isinstance(number, float) else f"integer `{number}`"
+            found = (
+                f"floating point `{_as_rust(number)}`" if isinstance(number, float) else f"integer `{number}`"
+            )
         else:
             self._fail_at_next("expected value")
         raise _ShapeError(f"invalid type: {found}, expected {expected}", self._at)
@@ -433,9 +435,14 @@ class _Reader:
         raise _SyntaxError(what, self._at + 1)
 
 
-def _in_rust(value: str) -> str:
+def _quoted(value: str) -> str:
     """Write a string as Rust's `{:?}` does."""
     return f'"{"".join(_RUST.get(char) or _visible(char) for char in value)}"'
+
+
+def _as_rust(number: float) -> str:
+    """Write a float as Rust does: `1e21`, where Python has `1e+21`."""
+    return repr(number).replace("e+", "e").replace("e-0", "e-")
 
 
 def _visible(char: str) -> str:

@@ -34,6 +34,15 @@ def text(status: int, message: str) -> Reply:
     return Reply(status, (("content-type", "text/plain; charset=utf-8"),), message.encode())
 
 
+def from_proxy(status: int) -> Reply:
+    """Say what a proxy before a server that is away says: a page, which this server never sends itself."""
+    title = f"{status} {reason_phrase(status)}"
+    head, body = f"<head><title>{title}</title></head>", f"<body><center><h1>{title}</h1></center></body>"
+    return Reply(
+        status, (("content-type", "text/html"),), f"<html>\r\n{head}\r\n{body}\r\n</html>\r\n".encode()
+    )
+
+
 def empty(status: int, *headers: Header) -> Reply:
     """Say an error without a word: no such route (404), no such method (405), no HTTP (400, 414, 431)."""
     return Reply(status, headers)
