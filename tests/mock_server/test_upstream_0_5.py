@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 - in the tables, what is sent and what is said stand side by side
 
+import contextlib
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from llm_config_mock_server import At, Limits, MockServer, error
 from llm_config_mock_server.core import Core, Options, Platform
 from llm_config_mock_server.messages import Outcome, Request
 from llm_config_mock_server.profiles import load_profile
+from llm_config_mock_server.profiles.upstream_0_5.gate import Gate
 from llm_config_mock_server.profiles.upstream_0_5.set_body import read_set_body
 from llm_config_mock_server.profiles.upstream_0_5.words import RefusedError
 from llm_config_mock_server.randomness import Randomness
@@ -843,6 +845,54 @@ def test_a_reset_lifts_limits_and_bans(limited, asking):
 def test_limits_of_ones_own_are_taken(asking, clock):
     with MockServer("upstream-0.5", limits=Limits(rate=1, burst=2), clock=clock) as server:
         assert passing(asking(server), 3) == 2
+
+
+def admitted(gate: Gate, clock: Clock, address: str, count: int, *, authenticated: bool = False) -> int:
+    """How many of so many requests of an address pass, straight through the gate."""
+    passed = 0
+    for _ in range(count):
+        with contextlib.suppress(RefusedError):
+            gate.pass_through(address, clock(), authenticated=authenticated)
+            passed += 1
+    return passed
+
+
+def test_everybody_anonymous_shares_a_bucket_and_everybody_else_a_larger_one(clock):
+    gate = Gate()
+    assert [admitted(gate, clock, address, 6) for address in ("a", "b")] == [6, 4]
+    assert [admitted(gate, clock, f"with {n}", 11, authenticated=True) for n in range(6)] == [
+        10,
+        10,
+        10,
+        10,
+        6,
+        0,
+    ]
+
+
+def test_what_the_bucket_of_an_address_refuses_has_spent_everybodys(clock):
+    gate = Gate()
+    assert admitted(gate, clock, "a", 10, authenticated=True) == 10
+    assert admitted(gate, clock, "a", 5) == 0, "its own bucket is empty"
+    assert admitted(gate, clock, "b", 10) == 5, "and what it tried was counted against everybody"
+
+
+def test_an_address_that_never_passed_collects_no_violations(clock):
+    gate = Gate()
+    assert admitted(gate, clock, "a", 10) == 10
+    assert admitted(gate, clock, "late", 30) == 0, "refused by everybody's bucket, without one of its own"
+    clock.seconds += 1.2
+    assert admitted(gate, clock, "late", 10) == 10, "so it is not banned"
+
+
+def test_a_banned_address_spends_nobodys_budget_and_counts_nothing(clock):
+    gate = Gate()
+    assert admitted(gate, clock, "a", 20) == 10
+    clock.seconds += 2
+    assert admitted(gate, clock, "a", 100) == 0
+    assert admitted(gate, clock, "b", 11) == 10
+    clock.seconds += 3600
+    assert admitted(gate, clock, "a", 10) == 10, "a hundred more while banned did not lengthen it"
 
 
 # --- Section 2a: the parser -----------------------------------------------------------------------
