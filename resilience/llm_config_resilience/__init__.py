@@ -24,7 +24,10 @@ from llm_config_resilience.errors import (
 from llm_config_resilience.events import Event, Listener
 from llm_config_resilience.gate import Gate
 from llm_config_resilience.pipeline import Answer, LayerDescription, Pipeline, PipelineDescription
+from llm_config_resilience.stores.codec import Codec, JsonCodec
 from llm_config_resilience.stores.memory import MemoryStore
+from llm_config_resilience.stores.redis import RedisStore
+from llm_config_resilience.stores.sqlite import SqliteStore
 from llm_config_resilience.stores.store import Entry, Store
 from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBudget
 from llm_config_resilience.strategies.bulkhead import Bulkhead
@@ -56,6 +59,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpenError",
     "Clock",
+    "Codec",
     "Condition",
     "Context",
     "Cooldown",
@@ -68,6 +72,7 @@ __all__ = [
     "Fallback",
     "Gate",
     "Hedge",
+    "JsonCodec",
     "LayerDescription",
     "Listener",
     "ManualClock",
@@ -82,6 +87,7 @@ __all__ = [
     "RateLimit",
     "RateLimitedError",
     "RatioBudget",
+    "RedisStore",
     "RejectedError",
     "ResilienceError",
     "Retry",
@@ -90,6 +96,7 @@ __all__ = [
     "Return",
     "Scope",
     "SingleFlight",
+    "SqliteStore",
     "Store",
     "Strategy",
     "SystemClock",
