@@ -3,6 +3,7 @@
 
 const ADMIN = "/api/v1/admin";
 const KEPT = 500; // requests shown
+const RULES_SHOWN = 50;
 const BEATS = 30; // latest outcomes drawn per endpoint
 const LOST_MILLISECONDS = 1000; // between two tries to reach a server that is gone
 const HEALTHY = "healthy";
@@ -160,17 +161,38 @@ function tile(id, count, alarm) {
 
 const ruleOf = (choice) => state?.faults.find((rule) => rule.name === `console:${choice.id}`);
 
+// Rows are kept, not made anew: a button that has the focus must not vanish under it.
+const ruleRows = new Map();
+
 function drawRules(rules) {
   at("rules-empty").hidden = rules.length > 0;
-  at("rules").replaceChildren(...rules.slice(0, 50).map((rule) => {
-    const what = rule.steps.join(", then ") + (rule.steps_in_all > rule.steps.length ? ", …" : "");
+  const shown = rules.slice(0, RULES_SHOWN);
+  const numbers = new Set(shown.map((rule) => rule.number));
+  for (const [number, row] of ruleRows) {
+    if (numbers.has(number)) continue;
+    row.remove();
+    ruleRows.delete(number);
+  }
+  shown.forEach((rule, place) => {
+    if (!ruleRows.has(rule.number)) {
+      const row = ruleRow(rule);
+      ruleRows.set(rule.number, row);
+      at("rules").insertBefore(row, at("rules").children[place] ?? null);
+    }
     const details = [rule.match];
     if (rule.probability < 1) details.push(`${Math.round(rule.probability * 100)} % of them`);
     details.push(rule.is_spent ? "spent" : `hit ${rule.fired}×`);
-    const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove fault ${rule.number}: ${what}` }, "Remove");
-    remove.addEventListener("click", () => act("DELETE", `/faults/${rule.number}`));
-    return make("li", rule.is_spent ? { class: "spent" } : {}, make("div", {}, make("strong", {}, what), make("small", {}, details.join(" · "))), remove);
-  }));
+    const row = ruleRows.get(rule.number);
+    row.classList.toggle("spent", rule.is_spent);
+    row.querySelector("small").textContent = details.join(" · ");
+  });
+}
+
+function ruleRow(rule) {
+  const what = rule.steps.join(", then ") + (rule.steps_in_all > rule.steps.length ? ", …" : "");
+  const remove = make("button", { type: "button", class: "quiet", "aria-label": `Remove fault ${rule.number}: ${what}` }, "Remove");
+  remove.addEventListener("click", () => act("DELETE", `/faults/${rule.number}`));
+  return make("li", {}, make("div", {}, make("strong", {}, what), make("small")), remove);
 }
 
 function buildSwitches() {
