@@ -7,6 +7,7 @@ import pytest
 
 from llm_config_resilience import (
     CacheFallback,
+    Entry,
     Fallback,
     ManualClock,
     MemoryStore,
@@ -233,3 +234,144 @@ def test_a_hit_asks_nothing_inside(colour, clock, script):
     assert colour.call(pipeline, fn, "k") == 1
     assert colour.call(pipeline, fn, "k") == 1
     assert fn.calls == 2
+
+
+# --- Age and times ---
+
+
+def test_an_answer_says_how_old_it_is(colour, clock, script):
+    pipeline, fn = cached(clock, stale_if_error=100), script("one", OSError())
+    assert colour.answer(pipeline, fn, "k").age is None
+    clock.advance(4)
+    assert colour.answer(pipeline, fn, "k").age == 4
+    clock.advance(20)
+    assert colour.answer(pipeline, fn, "k").age == 24
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_stepping_the_wall_clock_makes_a_shared_entry_suspicious_never_eternal(colour, clock, script, step):
+    pipeline, fn = cached(clock, store=Remote(native=colour.is_async)), script(1, 2)
+    colour.call(pipeline, fn, "k")
+    clock.step_wall(step)
+    assert colour.call(pipeline, fn, "k") == 2
+
+
+def test_times_are_reloaded_and_the_entries_stay(colour, clock, script):
+    pipeline, fn = cached(clock), script(1, 2)
+    colour.call(pipeline, fn, "k")
+    clock.advance(50)
+    pipeline.layers[0].reconfigure(ttl=60)
+    assert colour.call(pipeline, fn, "k") == 1
+    pipeline.layers[0].reconfigure(ttl=40)
+    assert colour.call(pipeline, fn, "k") == 2
+
+
+# --- A write during a read ---
+
+
+@pytest.mark.parametrize("how", ["delete", "set", "clear", "forget"])
+def test_an_answer_that_a_write_overtook_is_not_stored(colour, clock, how):
+    store = MemoryStore()
+    pipeline = cached(clock, store=store)
+
+    def read_while_somebody_writes(key):
+        match how:
+            case "delete":
+                store.delete(key)
+            case "set":
+                store.set(key, Entry("written", clock.monotonic()), 10)
+            case "clear":
+                store.clear()
+            case "forget":
+                pipeline.layers[0].forget(key)
+        return "read before"
+
+    assert colour.call(pipeline, read_while_somebody_writes, "k") == "read before"
+    assert colour.call(pipeline, lambda _key: "read after", "k") == (
+        "written" if how == "set" else "read after"
+    )
+
+
+def test_a_store_without_generations_takes_every_answer(colour, clock):
+    class Plain:
+        local = True
+
+        def __init__(self):
+            self.entries = {}
+
+        def get(self, key):
+            return self.entries.get(key)
+
+        def set(self, key, entry, keep):
+            self.entries[key] = entry
+
+        def delete(self, key):
+            self.entries.pop(key, None)
+
+    pipeline = cached(clock, store=(store := Plain()))
+    colour.call(pipeline, lambda key: store.delete(key) or "read", "k")
+    assert store.entries["k"].value == "read"
+
+
+# --- Negative entries ---
+
+
+class MissingError(Exception):
+    def __init__(self, key, *, asked):
+        super().__init__(key)
+        self.asked = asked
+
+
+def remembering(clock, **more):
+    return cached(clock, negative_on=MissingError, negative_ttl=5, **more)
+
+
+def test_an_error_is_not_kept_unless_asked_for(colour, clock, script):
+    pipeline, fn = cached(clock), script(MissingError("k", asked=1), "there")
+    with pytest.raises(MissingError):
+        colour.call(pipeline, fn, "k")
+    assert colour.call(pipeline, fn, "k") == "there"
+
+
+def test_an_error_that_is_an_answer_is_raised_again_for_its_time(colour, clock, script):
+    pipeline = remembering(clock)
+    fn = script(MissingError("k", asked=1), "there")
+    caught = []
+    for _ in range(3):
+        with pytest.raises(MissingError) as error:
+            colour.call(pipeline, fn, "k")
+        caught.append(error.value)
+        clock.advance(2)
+    assert fn.calls == 1
+    assert [(error.args, error.asked) for error in caught] == [(("k",), 1)] * 3
+    assert len({id(error) for error in caught}) == 3, "an error of its own for every caller"
+    assert colour.call(pipeline, fn, "k") == "there"
+
+
+def test_only_the_errors_asked_for_are_kept(colour, clock, script):
+    pipeline, fn = remembering(clock), script(OSError(), "there")
+    with pytest.raises(OSError):
+        colour.call(pipeline, fn, "k")
+    assert colour.call(pipeline, fn, "k") == "there"
+
+
+def test_a_kept_error_is_forgotten_on_request_also_while_it_is_on_its_way(colour, clock, script):
+    pipeline = remembering(clock)
+    with pytest.raises(MissingError):
+        colour.call(pipeline, script(MissingError("k", asked=1)), "k")
+    pipeline.layers[0].forget("k")
+
+    def missing_while_somebody_creates_it(key):
+        pipeline.layers[0].forget(key)
+        raise MissingError(key, asked=2)
+
+    with pytest.raises(MissingError):
+        colour.call(pipeline, missing_while_somebody_creates_it, "k")
+    assert colour.call(pipeline, script("there"), "k") == "there"
+
+
+def test_negative_settings_go_together(clock):
+    with pytest.raises(ValueError, match="go together"):
+        cached(clock, negative_on=KeyError)
+    with pytest.raises(ValueError, match="go together"):
+        cached(clock, negative_ttl=5)

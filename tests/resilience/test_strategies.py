@@ -85,6 +85,7 @@ def test_a_fallback_tries_its_sources_in_turn_and_says_which_answered(colour, ev
     answer = colour.answer(pipeline, fail)
     assert answer.value == "instead of down"
     assert (answer.source, answer.answered_by, answer.degraded) == ("fallback", "fallback", True)
+    assert answer.index == 1
     assert str(answer.error) == "down"
     assert [(event.kind, event.details["source"]) for event in events] == [
         ("source_failed", 0),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
     from llm_config_resilience.stores.store import Entry
 
 #: Entries kept unless told otherwise.
-_MAX_ENTRIES = 1024
+_MAX_ENTRIES: Final = 1024
+#: Counters that keys share by their hash: absent keys need one too, and there is no end of those. Two keys
+#: that share one cost each other a miss at times, never a wrong answer.
+_GENERATIONS: Final = 1024
 
 
 class MemoryStore:
@@ -30,7 +34,8 @@ class MemoryStore:
             raise ValueError("max_entries must be 1 or more")
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
-        self._lock = threading.Lock()
+        self._generations = [0] * _GENERATIONS
+        self._lock = new_lock()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -50,17 +55,36 @@ class MemoryStore:
         """Keep an entry, and forget the ones longest unused if there are too many."""
         del keep  # staleness is the strategy's to judge, and space is bounded by the count
         with self._lock:
-            self._entries[key] = entry
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+            self._generations[hash(key) % _GENERATIONS] += 1
+            self._keep(key, entry)
 
     def delete(self, key: Any) -> None:
         """Forget a key."""
         with self._lock:
+            self._generations[hash(key) % _GENERATIONS] += 1
             self._entries.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
+            self._generations = [generation + 1 for generation in self._generations]
             self._entries.clear()
+
+    def generation(self, key: Any) -> int:
+        """Return a number that every `set` and `delete` of the key changes."""
+        return self._generations[hash(key) % _GENERATIONS]
+
+    def set_if(self, key: Any, entry: Entry, keep: float, generation: int) -> bool:
+        """Keep an entry if nobody has set or deleted the key since; say whether that is so."""
+        del keep
+        with self._lock:
+            if self.generation(key) != generation:
+                return False
+            self._keep(key, entry)
+            return True
+
+    def _keep(self, key: Any, entry: Entry) -> None:
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)

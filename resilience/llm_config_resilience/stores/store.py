@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +40,22 @@ class Store(Protocol):
 
     def delete(self, key: Any, /) -> Any:
         """Forget a key."""
+        ...
+
+
+@runtime_checkable
+class Generational(Protocol):
+    """What a *local* store may offer besides, so that a slow read never overwrites a later write.
+
+    A read that found nothing notes the key's generation before it asks the backend, and stores its answer by
+    `set_if`. Every `set` and `delete` in between changes the generation, and the answer, which may be older,
+    is dropped.
+    """
+
+    def generation(self, key: Any, /) -> int:
+        """Return a number that every `set` and `delete` of the key changes, also while it is absent."""
+        ...
+
+    def set_if(self, key: Any, entry: Entry, keep: float, generation: int, /) -> bool:
+        """Keep an entry if the key's generation is still this one; say whether it was, and leave it so."""
         ...

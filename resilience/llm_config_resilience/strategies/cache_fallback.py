@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_config_resilience.directives import Call, Detach, Directive, Return
-from llm_config_resilience.stores.store import Entry
+from llm_config_resilience.errors import without_frames
+from llm_config_resilience.locks import new_lock
+from llm_config_resilience.stores.memory import MemoryStore
+from llm_config_resilience.stores.store import Entry, Generational
 from llm_config_resilience.strategies.conditions import matcher, unavailable
 from llm_config_resilience.strategies.strategy import Strategy
 
@@ -19,12 +22,45 @@ if TYPE_CHECKING:
 class _Lookup:
     """What the cache remembers of one call."""
 
-    __slots__ = ("entry", "key", "refreshing")
+    __slots__ = ("entry", "generation", "key", "negative_generation", "refreshing")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.entry: Entry | None = None
+        self.generation: int | None = None
+        self.negative_generation = 0
         self.refreshing = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTimes:
+    """How old an answer may be, in seconds; `CacheFallback` says what each of them means."""
+
+    ttl: float
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
+    stale_if_slow: float | None = None
+    negative_ttl: float = 0.0
+
+    def __post_init__(self) -> None:
+        times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.negative_ttl)
+        if min(times) < 0 or (self.stale_if_slow or 0) < 0:
+            raise ValueError("times are 0 seconds or more")
+
+    @property
+    def revalidate_until(self) -> float:
+        """The age from which an entry is no longer served while it is renewed."""
+        return self.ttl + self.stale_while_revalidate
+
+    @property
+    def usable_until(self) -> float:
+        """The age from which an entry does not stand in for anything."""
+        return self.ttl + self.stale_if_error
+
+    @property
+    def keep(self) -> float:
+        """The age from which an entry is of no use."""
+        return max(self.revalidate_until, self.usable_until)
 
 
 class CacheFallback(Strategy):
@@ -34,9 +70,14 @@ class CacheFallback(Strategy):
     answer too, while one call renews it in the background (both as in RFC 5861). For `stale_if_error`
     seconds after `ttl` it stands in when what is inside fails for want of an answer, and, with
     `stale_if_slow`, when nothing has come within so many seconds; the call goes on in the background and
-    renews the entry. Such stand-ins are degraded, and `Answer.source` is `"stale"`.
+    renews the entry. Such stand-ins are degraded, and `Answer.source` is `"stale"`. `Answer.age` is the age.
 
-    A store that fails is bypassed, with a `"cache_failed"` event. Degraded values are never stored.
+    A store that fails is bypassed, with a `"cache_failed"` event. Degraded values are never stored. Where the
+    store offers generations (`Generational`), an answer is not stored if the key was set or deleted while it
+    was on its way: it may be older than what was written.
+
+    With `negative_on`, errors that are answers ("there is no such entry") are kept too, in this process, and
+    raised again for `negative_ttl` seconds. Nothing of that kind is kept unless asked for.
 
     Args:
         store: Where entries are kept.
@@ -48,6 +89,8 @@ class CacheFallback(Strategy):
         stale_if_slow: Seconds to wait for an answer before an entry stands in; `None` waits for the outcome.
         on: Which errors an entry stands in for: exception classes, or a predicate. Unless given, transient
             ones, and calls turned away on this side.
+        negative_on: Which errors are kept: exception classes, or a predicate; `None` keeps none.
+        negative_ttl: Seconds such an error is raised again.
         name: For events and `Answer.answered_by`.
     """
 
@@ -63,30 +106,60 @@ class CacheFallback(Strategy):
         stale_if_error: float = 0.0,
         stale_if_slow: float | None = None,
         on: Condition = unavailable,
+        negative_on: Condition | None = None,
+        negative_ttl: float = 0.0,
         name: str = "",
     ) -> None:
-        if min(ttl, stale_while_revalidate, stale_if_error) < 0 or (stale_if_slow or 0) < 0:
-            raise ValueError("times are 0 seconds or more")
+        if (negative_on is None) != (negative_ttl == 0):
+            raise ValueError("negative_on and negative_ttl go together: which errors, and for how long")
         self.name = name
+        self.times = CacheTimes(ttl, stale_while_revalidate, stale_if_error, stale_if_slow, negative_ttl)
         self._store = store
+        self._versions = store if store.local and isinstance(store, Generational) else None
         self._key = key
-        self._ttl = ttl
-        self._revalidate_until = ttl + stale_while_revalidate
-        self._usable_until = ttl + stale_if_error
-        self._slow = stale_if_slow
-        self._on = on
         self._matches = matcher(on)
-        self._keep = max(self._revalidate_until, self._usable_until)
-        self._lock = threading.Lock()
+        self._is_negative = None if negative_on is None else matcher(negative_on)
+        self._negatives = MemoryStore()
+        self._lock = new_lock()
         self._refreshing: set[Any] = set()
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change times and keep the entries, which are judged by the new ones.
+
+        Args:
+            **changes: Times by the names that the constructor gives them.
+        """
+        self.times = replace(self.times, **changes)
+
+    def forget(self, *args: Any, **kwargs: Any) -> Any:
+        """Forget the answer to calls with these arguments, as it is no longer true.
+
+        Args:
+            *args: The call's arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            What the store's `delete` returned: await it if the store is async.
+        """
+        key = self.key_of(*args, **kwargs)
+        self._negatives.delete(key)
+        return self._store.delete(key)
+
+    def key_of(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the key a call with these arguments has in the store."""
+        return typed(self._key(*args, **kwargs) if callable(self._key) else self._key)
 
     def before(self, ctx: Context, at: int) -> Directive | None:
         """Look the key up."""
         key = self.key_of(*ctx.args, **ctx.kwargs)
-        ctx.slots[at] = _Lookup(key)
+        ctx.slots[at] = lookup = _Lookup(key)
+        if self._is_negative is not None:
+            self._raise_again(ctx, lookup)
         if not self._store.local:
             return Call(self._store.get, key, then=self._judge, orelse=self._bypass)
         try:
+            if self._versions is not None:
+                lookup.generation = self._versions.generation(key)
             entry = self._store.get(key)
         except Exception as error:  # noqa: BLE001 - whatever a cache does, the call goes on without it
             return self._bypass(ctx, at, error)
@@ -98,65 +171,78 @@ class CacheFallback(Strategy):
         self._refreshed(lookup)
         if ctx.degraded:
             return None
-        entry = Entry(value, self._now(ctx))
+        if self._is_negative is not None:
+            self._negatives.delete(lookup.key)
+        entry, keep = Entry(value, self._now(ctx)), self.times.keep
         if not self._store.local:
-            return Call(self._store.set, lookup.key, entry, self._keep, then=_pass_on, orelse=self._bypass)
+            return Call(self._store.set, lookup.key, entry, keep, then=_pass_on, orelse=self._bypass)
         try:
-            self._store.set(lookup.key, entry, self._keep)
+            if self._versions is not None and lookup.generation is not None:
+                self._versions.set_if(lookup.key, entry, keep, lookup.generation)
+            else:
+                self._store.set(lookup.key, entry, keep)
         except Exception as error:  # noqa: BLE001 - whatever a cache does, the answer is there
             return self._bypass(ctx, at, error)
         return None
 
     def failed(self, ctx: Context, at: int, error: Exception) -> Directive | None:
-        """Let a stale entry stand in."""
+        """Let a stale entry stand in; keep an error that is an answer."""
         lookup: _Lookup = ctx.slots[at]
         self._refreshed(lookup)
-        entry = lookup.entry
-        if (
-            entry is None
-            or self._now(ctx) - entry.stored_at >= self._usable_until
-            or not self._matches(error)
-        ):
+        if self._is_negative is not None and self._is_negative(error):
+            self._keep_error(ctx, lookup, error)
             return None
-        ctx.emit("served_stale", at, error=error, details={"age": self._now(ctx) - entry.stored_at})
-        return Return(entry.value, degraded=True, source="stale")
+        entry = lookup.entry
+        if entry is None or self._age(ctx, entry) >= self.times.usable_until or not self._matches(error):
+            return None
+        age = self._age(ctx, entry)
+        ctx.emit("served_stale", at, error=error, details={"age": age})
+        return Return(entry.value, degraded=True, source="stale", age=age)
 
     def released(self, ctx: Context, at: int) -> None:
         """Let another call renew the entry."""
         if ctx.slots[at] is not None:
             self._refreshed(ctx.slots[at])
 
-    def key_of(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the key a call with these arguments has in the store."""
-        return typed(self._key(*args, **kwargs) if callable(self._key) else self._key)
-
     def describe(self) -> dict[str, Any]:
         """Show store and times."""
         return {
             "store": self._store,
-            "ttl": self._ttl,
-            "stale_while_revalidate": self._revalidate_until - self._ttl,
-            "stale_if_error": self._usable_until - self._ttl,
-            "stale_if_slow": self._slow,
+            "ttl": self.times.ttl,
+            "stale_while_revalidate": self.times.stale_while_revalidate,
+            "stale_if_error": self.times.stale_if_error,
+            "stale_if_slow": self.times.stale_if_slow,
         }
 
     def _judge(self, ctx: Context, at: int, entry: Entry | None) -> Directive | None:
         if entry is None:
             return None
-        age = self._now(ctx) - entry.stored_at
-        if age < self._ttl:
-            return Return(entry.value, source="cache")
+        age, times = self._age(ctx, entry), self.times
+        if age < times.ttl:
+            return Return(entry.value, source="cache", age=age)
         lookup: _Lookup = ctx.slots[at]
         lookup.entry = entry
-        if age < self._revalidate_until:
-            stale = Return(entry.value, source="stale")
+        if age < times.revalidate_until:
+            stale = Return(entry.value, source="stale", age=age)
             if not self._begins_refresh(lookup):
                 return stale
             ctx.emit("refreshing", at, details={"age": age})
             return Detach(0.0, stale)
-        if self._slow is not None and age < self._usable_until:
-            return Detach(self._slow, Return(entry.value, degraded=True, source="stale"))
+        if times.stale_if_slow is not None and age < times.usable_until:
+            return Detach(times.stale_if_slow, Return(entry.value, degraded=True, source="stale", age=age))
         return None
+
+    def _raise_again(self, ctx: Context, lookup: _Lookup) -> None:
+        lookup.negative_generation = self._negatives.generation(lookup.key)
+        kept = self._negatives.get(lookup.key)
+        if kept is not None and ctx.now() - kept.stored_at < self.times.negative_ttl:
+            raise without_frames(kept.value)
+
+    def _keep_error(self, ctx: Context, lookup: _Lookup, error: Exception) -> None:
+        twin = without_frames(error)
+        if type(twin) is type(error):  # else it cannot be copied, and would come back as something else
+            kept = Entry(twin, ctx.now())
+            self._negatives.set_if(lookup.key, kept, self.times.negative_ttl, lookup.negative_generation)
 
     def _bypass(self, ctx: Context, at: int, error: Exception) -> Directive | None:
         ctx.emit("cache_failed", at, error=error)
@@ -178,6 +264,11 @@ class CacheFallback(Strategy):
 
     def _now(self, ctx: Context) -> float:
         return ctx.now() if self._store.local else ctx.clock.time()
+
+    def _age(self, ctx: Context, entry: Entry) -> float:
+        # The wall clock of a shared store may be stepped back: an entry from the future is as suspicious as
+        # one from as long ago.
+        return abs(self._now(ctx) - entry.stored_at)
 
 
 def typed(key: Any) -> Any:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 class Fallback(Strategy):
     """Answer from the first source that has an answer, when what is inside failed.
 
-    The answer is marked degraded: no cache stores it, and `Answer.error` says what made it necessary. If
-    every source fails too, the original error goes on, with a note for each source.
+    The answer is marked degraded: no cache stores it. `Answer.source` is `"fallback"`, `Answer.answered_by`
+    this layer, `Answer.index` the source's place, and `Answer.error` says what made it necessary. If every
+    source fails too, the original error goes on, with a note for each source.
 
     Args:
         *sources: Values, or callables (async ones too, under `call_async`). A callable takes the error if it
@@ -55,7 +56,7 @@ class Fallback(Strategy):
 
         def then(ctx: Context, at: int, value: Any) -> Directive:
             ctx.emit("fell_back", at, error=error, details={"source": index})
-            return Return(value, degraded=True, source="fallback")
+            return Return(value, degraded=True, source="fallback", index=index)
 
         def orelse(ctx: Context, at: int, failure: Exception) -> Directive | None:
             error.add_note(f"fallback source {index} failed: {type(failure).__name__}: {failure}")
