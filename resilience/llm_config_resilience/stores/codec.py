@@ -85,11 +85,11 @@ def asked_in_async() -> bool:
 
 
 def _check(key: Any) -> None:
-    if type(key) is tuple:
-        parts: tuple[Any, ...] = key
-        for part in parts:
+    kind = key.__class__
+    if kind is tuple:
+        for part in key:
             _check(part)
-    elif type(key) not in _PLAIN:
+    elif kind not in _PLAIN:
         raise TypeError(
-            f"a {type(key).__name__} is no key for what processes share; make one of strings and numbers"
+            f"a {kind.__name__} is no key for what processes share; make one of strings and numbers"
         )
