@@ -10,7 +10,7 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
-from llm_config_sdk.contract import SYSTEM_KINDS
+from llm_config_sdk.contract import SYSTEM_KINDS, TRANSIENT_KINDS
 
 Component = Literal["service", "store", "audit", "cache", "vault", "entropy", "rbac"]
 COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
@@ -18,7 +18,7 @@ COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
 UNAVAILABLE: Final = "unavailable"  # the component cannot be reached
 PANIC: Final = "panic"  # the component has a defect
 DISCONNECTED: Final = "disconnected"  # the store's database connection is lost
-IO_KINDS: Final = SYSTEM_KINDS | {"Interrupted", "TimedOut", "WouldBlock"}  # the last three are transient
+IO_KINDS: Final = SYSTEM_KINDS | TRANSIENT_KINDS
 KINDS: Final = IO_KINDS | {UNAVAILABLE, PANIC, DISCONNECTED}
 
 

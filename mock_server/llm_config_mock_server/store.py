@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm_config_sdk.contract import entity_tag
+
 from .conditions import ComponentFailureError, Conditions
 from .messages import json_bytes
 
@@ -46,7 +48,7 @@ class Record:
     @property
     def etag(self) -> str:
         """The strong validator of this version: ids are new after a delete, versions are not."""
-        return f'"{self.id}.{self.version}"'
+        return entity_tag(self.id, self.version)
 
 
 class BrokenRecordError(Exception):

@@ -234,6 +234,28 @@ def test_8_a_record_that_is_none_is_a_500(asking):
         assert answer.json["message"].startswith("Storage error: Serialization error: ")
 
 
+@pytest.mark.parametrize(
+    ("step", "body"),
+    [
+        (error("STORAGE_ERROR", message="gone"), said(500, "Internal Server Error", "Storage error: gone")),
+        (error("ENCRYPTION_ERROR"), said(500, "Internal Server Error", "Crypto error: Encryption failed")),
+        (
+            error("DECRYPTION_ERROR", message="no key"),
+            said(500, "Internal Server Error", "Crypto error: Decryption failed: no key"),
+        ),
+        (error("NOT_FOUND", message="gone"), said(404, "Not Found", "gone")),
+    ],
+)
+def test_8_a_scripted_error_is_said_in_this_servers_words(server, ask, step, body):
+    server.script("*", step)
+    assert ask(ITEM).body == body
+
+
+def test_7_a_scripted_limit_has_a_retry_after_only_if_asked(server, ask):
+    server.script("*", [error("RATE_LIMIT_EXCEEDED"), error("RATE_LIMIT_EXCEEDED", retry_after=2)])
+    assert [ask(ITEM).headers.get("retry-after") for _ in range(2)] == [None, "2"]
+
+
 def test_8_a_server_that_is_away_is_a_page_of_the_proxy(server, ask):
     server.conditions["service"] = "unavailable"
     for path in (ITEM, "/health"):

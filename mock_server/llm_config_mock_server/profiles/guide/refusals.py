@@ -84,6 +84,8 @@ def log_refusal(refusal: RefusedError, call: Call) -> None:
     level = logging.DEBUG
     if refusal.status >= _SERVER_ERROR:
         level = logging.WARNING if refusal.retriable else logging.ERROR
+    if not _LOGGER.isEnabledFor(level):
+        return
     _LOGGER.log(
         level,
         "%s %s failed: %s (%s, request %s)",

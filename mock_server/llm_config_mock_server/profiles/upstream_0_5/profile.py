@@ -115,7 +115,9 @@ class UpstreamProfile:
         """Say a scripted error: its status, and of the rest what this server has words for."""
         headers = () if spec.retry_after is None else (("retry-after", spec.retry_after),)
         prefix = next((words for code, words in _PREFIXES.items() if code == spec.code), "")
-        return flat(spec.status, f"{prefix}{spec.message}", *headers)
+        # "Encryption failed" is what the prefix says already.
+        message = prefix.removesuffix(": ") if spec.message in prefix else f"{prefix}{spec.message}"
+        return flat(spec.status, message, *headers)
 
     def refuse(self, status: int, reason: str, call: Call) -> Reply:  # noqa: ARG002 - this server says no reasons
         """Say that the HTTP itself is wrong: in a sentence where the framework found out, else not at all."""
