@@ -6,8 +6,15 @@ import pytest
 
 from llm_config_mock_server import error
 from llm_config_resilience import ManualClock
-from llm_config_sdk import AsyncConfigClient, CachePolicy, LLMConfigError, NotFoundError, StorageError
-from llm_config_sdk.observability import CallEvent, Incident, ObservedCall, Observer
+from llm_config_sdk import (
+    AsyncConfigClient,
+    CachePolicy,
+    LLMConfigError,
+    NotFoundError,
+    RequestTimeoutError,
+    StorageError,
+)
+from llm_config_sdk.observability import CallEvent, Incident, LogListener, ObservedCall, Observer
 from llm_config_sdk.observability.events import Observers, call_in_hand
 from llm_config_sdk.observability.versions import VersionWatch
 from llm_config_sdk.transport import Endpoint
@@ -144,6 +151,26 @@ def test_a_call_that_ends_in_no_way_was_cancelled_with_its_open_requests():
     assert recorder.heard[:2] == [("sending", 1), ("answered", None)]
     assert recorder.last.outcome == "cancelled"
     assert len(recorder.heard) == 3
+
+
+def test_a_request_that_the_calls_deadline_ended_is_told_with_the_calls_error():
+    answers = []
+
+    class Witness(Observer):
+        def answered(self, answer):
+            answers.append((answer.status, answer.error, answer.cancelled))
+
+    seen = observation(Witness())
+    request = seen.sending(ENDPOINT, "http://config.test:8080/x")
+    late = RequestTimeoutError("no answer within 1 s")
+    seen.failed(late)
+    seen.answered(request, 200)
+    assert answers == [(None, late, False)]
+
+
+def test_an_observer_may_write_the_log_in_the_clients_place():
+    assert Observers.of([LogListener(), Recorder()], ManualClock()).write_log
+    assert not Observers.of([Recorder()], ManualClock()).write_log
 
 
 def test_a_call_ends_once():

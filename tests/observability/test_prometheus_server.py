@@ -22,8 +22,7 @@ from llm_config_sdk.observability.prometheus import RULES
 PATIENCE = 60.0  # seconds: the server needs one or two
 PAUSE = 0.05  # seconds between two looks at the server
 INTERVAL = "200ms"  # of scrapes and of evaluations
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+STARTS = 5  # a port that was free may be taken by the time the server binds it
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +71,15 @@ class Prometheus:
                 stderr=subprocess.STDOUT,
             )
 
+    def is_listening(self):
+        """Wait until it does; say if it cannot, because somebody else has taken its port."""
+        try:
+            return self.wait_for("server", lambda: self.ask("/api/v1/status/runtimeinfo"))
+        except AssertionError:
+            if "address already in use" in self.log.read_text():
+                return False
+            raise
+
     def ask(self, path):
         with urllib.request.urlopen(f"{self.url}{path}", timeout=PATIENCE) as reply:
             return json.load(reply)["data"]
@@ -117,9 +125,17 @@ def exported():
 
 @pytest.fixture
 def prometheus(program, exported, tmp_path):
-    server = Prometheus(program, tmp_path, exported[1])
-    yield server
-    server.close()
+    for number in range(STARTS):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        server = Prometheus(program, directory, exported[1])
+        try:
+            if server.is_listening():
+                yield server
+                return
+        finally:
+            server.close()
+    pytest.fail(f"no port in {STARTS} starts\n{server.log.read_text()}")
 
 
 def test_a_real_server_scrapes_the_guides_metrics_and_sees_the_alerts_fire(

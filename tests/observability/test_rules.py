@@ -106,6 +106,19 @@ def dashboard():
     return json.loads(DASHBOARD.read_text())
 
 
+def test_the_documentation_has_every_metric_with_its_labels(existing):
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    rows = re.findall(r"^\| `(errors\w+|llm_config_\w+)` \| (\w+) \|([^|]*)\|", text, re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels in rows}
+    registry = CollectorRegistry()
+    PrometheusMetrics(registry)
+    assert documented.keys() == {re.sub(r"_(bucket|count|sum)$", "", name) for name in existing}
+    for family in registry.collect():
+        for sample in family.samples:
+            name = re.sub(r"_(bucket|count|sum)$", "", sample.name)
+            assert documented[name] == sample.labels.keys() - {"le"}, name
+
+
 def panels_of(dashboard):
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 

@@ -165,10 +165,12 @@ class Observer:
     Attributes:
         wants: The kinds of the stack's events that it is called with; `None` for all of them.
         wants_successes: Whether it hears `ended` of calls that went well.
+        writes_log: Whether it writes the lines that the client writes itself otherwise.
     """
 
     wants: ClassVar[frozenset[EventKind] | None] = frozenset()
     wants_successes: bool = True
+    writes_log: ClassVar[bool] = False
 
     def __call__(self, event: Event) -> None:
         """Hear of something that the stack did."""
@@ -210,6 +212,7 @@ class Observers:
         self._noticed = _overriding(everyone, "noticed")
         self._enders = tuple(one for one in everyone if _overrides(one, "ended"))
         self._versions = VersionWatch() if self._noticed else None
+        self.write_log: bool = any(one.writes_log for one in everyone)
 
     @classmethod
     def of(cls, listeners: Iterable[object], clock: Clock) -> Observers | None:
@@ -236,7 +239,7 @@ class Observers:
 
     def cached(self, operation: str, entry: ConfigEntry) -> None:
         """Tell of an answer that needed no call."""
-        if self._versions is None and not any(one.wants_successes for one in self._enders):
+        if not any(one.wants_successes for one in self._enders):
             return
         now = self.now()
         call = ObservedCall(
@@ -366,6 +369,10 @@ class Observation:
         if self._is_over:
             return
         self._is_over = True
+        if error is not None:  # a request that is still open was ended by the call's deadline
+            for request in self._open:
+                self._tell_answer(request, None, error, cancelled=False)
+            self._open = []
         now = self._observers.now()
         has_identity = entry is not None and entry.version > 0
         self._observers.end(

@@ -76,6 +76,7 @@ class LogListener(Observer):
     """
 
     wants: ClassVar[frozenset[EventKind] | None] = frozenset(_LEVELS)
+    writes_log: ClassVar[bool] = True
 
     def __init__(
         self, logger: logging.Logger | None = None, *, now: Callable[[], float] = time.monotonic
