@@ -28,7 +28,7 @@ from llm_config_resilience.stores.codec import Codec, JsonCodec
 from llm_config_resilience.stores.memory import MemoryStore
 from llm_config_resilience.stores.redis import RedisStore
 from llm_config_resilience.stores.sqlite import SqliteStore
-from llm_config_resilience.stores.store import Entry, Store
+from llm_config_resilience.stores.store import Entry, Generational, Store
 from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBudget
 from llm_config_resilience.strategies.bulkhead import Bulkhead
 from llm_config_resilience.strategies.cache_fallback import CacheFallback
@@ -39,11 +39,13 @@ from llm_config_resilience.strategies.cooldown import Cooldown
 from llm_config_resilience.strategies.failover import Failover
 from llm_config_resilience.strategies.fallback import Fallback
 from llm_config_resilience.strategies.hedge import Hedge, Quantile
+from llm_config_resilience.strategies.per_key import PerKey
 from llm_config_resilience.strategies.per_target import PerTarget
 from llm_config_resilience.strategies.rate_limit import RateLimit
 from llm_config_resilience.strategies.retry import Retry, RetryPolicy
 from llm_config_resilience.strategies.single_flight import SingleFlight
 from llm_config_resilience.strategies.strategy import Scope, Strategy
+from llm_config_resilience.strategies.target_health import TargetStatus
 from llm_config_resilience.strategies.timeout import Timeout
 
 __all__ = [
@@ -71,6 +73,7 @@ __all__ = [
     "Failover",
     "Fallback",
     "Gate",
+    "Generational",
     "Hedge",
     "JsonCodec",
     "LayerDescription",
@@ -78,6 +81,7 @@ __all__ = [
     "ManualClock",
     "MemoryStore",
     "Park",
+    "PerKey",
     "PerTarget",
     "Pipeline",
     "PipelineDescription",
@@ -100,6 +104,7 @@ __all__ = [
     "Store",
     "Strategy",
     "SystemClock",
+    "TargetStatus",
     "Timeout",
     "UsageError",
     "Wait",

@@ -672,7 +672,7 @@ def test_current_tells_the_called_function_about_its_call(colour, clock):
     )
     with pytest.raises(ExceptionGroup):
         colour.call(pipeline, work)
-    assert seen == [(n // 2 + 1, n + 1, "ab"[n % 2], 5.0) for n in range(6)]
+    assert seen == [(n // 2 + 1, n + 1, "abbaba"[n], 5.0) for n in range(6)]
     assert current() is None
 
 
