@@ -222,9 +222,19 @@ def test_the_fixtures_work_in_tests_of_every_kind(tmp_path):
         )
     )
     for name, options in {
-        "test_users.py": ["-o", "asyncio_mode=auto", "-p", "no:anyio", *SCOPE],
-        "test_users_anyio.py": ["-p", "no:asyncio"],
+        "test_users.py": ["-o", "asyncio_mode=auto", "-p", "pytest_asyncio.plugin", *SCOPE],
+        "test_users_anyio.py": ["-p", "anyio.pytest_plugin"],
     }.items():
-        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *options, name]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "--disable-plugin-autoload",
+            *options,
+            name,
+        ]
         run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stdout + run.stderr

@@ -162,7 +162,9 @@ class SingleFlight(Strategy):
         if outcome is None:
             raise RuntimeError("a flight that landed has an outcome")
         ctx.join(outcome)
-        return Return(flight.value, outcome.degraded, outcome.source, outcome.error)
+        return Return(
+            flight.value, outcome.degraded, outcome.source, outcome.error, outcome.age, outcome.index
+        )
 
 
 def copy_of(error: Exception) -> Exception | None:
