@@ -2,7 +2,7 @@
 
 `MockServer` serves on a real loopback socket. What goes wrong is said by steps (`error`, `reset`,
 `hang`, `drip`, …) that `MockServer.script` ties to requests, and by conditions that make a
-component of the platform fail by itself.
+component of the platform fail by itself. `FaultProxy` breaks the wire before any other server.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ from .faults import (
 from .journal import Entry, Journal
 from .limiter import Limits
 from .messages import At
+from .proxy import FaultProxy, Trouble
 from .server import MockServer
 
 __all__ = [
     "At",
     "Condition",
     "Entry",
+    "FaultProxy",
     "Journal",
     "Limits",
     "Match",
     "MockServer",
     "Rule",
     "Step",
+    "Trouble",
     "close",
     "create_app",
     "drip",

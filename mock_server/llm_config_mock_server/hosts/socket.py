@@ -24,6 +24,8 @@ READ_BYTES: Final = 65_536  # at once
 RESET_FLUSH_SECONDS: Final = 0.005  # between the last byte and an RST, which throws unread data away
 LINGER_SECONDS: Final = 0.5  # how long an unread body is read away, so that the reply survives the close
 LINGER_BYTES: Final = 16 * 1024 * 1024  # and how much of it
+ACCEPT_SECONDS: Final = 0.05  # how long an accepted connection may take to begin, when the server stops
+TURNS_TO_CLOSE: Final = 100  # of the event loop, from aborting a connection to closing its socket
 TLS_CLOSE_SECONDS: Final = 0.5  # how long a TLS goodbye may take
 _CORK: Final[int | None] = getattr(socket, "TCP_CORK", None)  # holds the last segment back; Linux has it
 
@@ -59,7 +61,7 @@ class SocketHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._owner = 0
-        self._open: set[socket.socket | TransportSocket] = set()
+        self._open: dict[asyncio.Task[None], TransportSocket] = {}
         self._listener: socket.socket | None = None
 
     @property
@@ -138,28 +140,41 @@ class SocketHost:
         # Shut down before it is closed: a forked child may hold a copy, which would keep the port listening.
         asyncio.get_running_loop().remove_reader(listener)
         shut(listener)
+        # What was accepted becomes a connection first, to be dropped like the others; a TLS handshake
+        # that hangs is not waited for.
+        beginning = asyncio.all_tasks() - {asyncio.current_task(), *self._open}
+        if beginning:
+            await asyncio.wait(beginning, timeout=ACCEPT_SECONDS)
         server.close()
-        # Every other task of this loop is a connection of ours, or is about to become one.
+        closing = list(self._open.values())
+        # Every other task of this loop is a connection of ours, or a handshake.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
             await asyncio.wait(others)
-        while self._open:
-            self._open = {held for held in self._open if held.fileno() >= 0}
+        for _ in range(TURNS_TO_CLOSE):
+            if all(held.fileno() < 0 for held in closing):
+                break
             await asyncio.sleep(0)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # No coroutine: a task that is cancelled before its first step could not let go of anything.
         connection = _Connection(self._core, self._clock, reader, writer, is_tls=self._tls is not None)
-        self._open.add(connection.socket)
+        task = asyncio.get_running_loop().create_task(self._converse(connection))
+        self._open[task] = connection.socket
+        task.add_done_callback(lambda task: self._ended(task, connection))
+
+    async def _converse(self, connection: _Connection) -> None:
         try:
             await connection.serve()
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass  # the client went, or the server stops: both are ordinary here
         except Exception as error:  # noqa: BLE001 - a defect of this host must reach the test, not the loop's log
             self._core.defects.append(error)
-        finally:
-            connection.abort()
-            self._open.discard(connection.socket)
+
+    def _ended(self, task: asyncio.Task[None], connection: _Connection) -> None:
+        connection.abort()
+        self._open.pop(task, None)
 
 
 class _Connection:
