@@ -48,6 +48,7 @@ from llm_config_sdk.errors import (
     VersionNotFoundError,
 )
 from llm_config_sdk.policy import BreakerPolicy, CachePolicy, ResiliencePolicy
+from llm_config_sdk.snapshot import SnapshotPolicy
 from llm_config_sdk.transport import AsyncStackTransport, StackTransport
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "ServerError",
     "ServiceCircuitOpenError",
     "ServiceUnavailableError",
+    "SnapshotPolicy",
     "StackTransport",
     "StorageError",
     "SystemFailure",

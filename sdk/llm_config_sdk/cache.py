@@ -103,6 +103,11 @@ class EntryCache:
                 _, self._not_remembered = self._written.popitem(last=False)
             self._entries.pop(key, None)
 
+    def entries(self) -> list[ConfigEntry]:
+        """Return every entry, of any age."""
+        with self._lock:
+            return [kept.value for kept in self._entries.values()]
+
     def keep(self, key: Key, fetched: Fetched) -> None:
         """Keep an entry that was fetched past the cache."""
         self.set(key, Entry(fetched, self._now()), self._ttl)

@@ -21,10 +21,12 @@ from llm_config_resilience import (
     AllTargetsFailedError,
     CircuitOpenError,
     DeadlineExceededError,
+    Gate,
     ResilienceError,
     SystemClock,
     current,
 )
+from llm_config_resilience.background import Background
 from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
 from llm_config_sdk.cache import EntryCache, Fetched
@@ -34,14 +36,19 @@ from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.operations import Call, Operation, check_header, client_headers
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
 from llm_config_sdk.settings import read_settings
+from llm_config_sdk.snapshot import SnapshotPolicy, SnapshotStore
+from llm_config_sdk.status import ClientStatus
 from llm_config_sdk.transport import Endpoint, WireRequest
+from llm_config_sdk.watching import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import os
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from llm_config_resilience import Answer, Clock, Listener, Pipeline
-    from llm_config_sdk.contract import Health
+    from llm_config_sdk.contract import Health, Source
     from llm_config_sdk.decoding import Reply
+    from llm_config_sdk.status import EndpointStatus
 
 T = TypeVar("T")
 
@@ -61,6 +68,7 @@ UNSET: Final = Unset.UNSET
 
 Token = str | SecretStr
 _LEAST_TIMEOUT: Final = 0.001  # seconds; to a socket, 0 means not to wait rather than to have no time
+_MAX_WATCHERS: Final = 64  # callbacks that a client keeps informed; each has a thread or a task
 DEFAULT_POLICY: Final = ResiliencePolicy()
 DEFAULT_CACHE: Final = CachePolicy()
 
@@ -79,6 +87,8 @@ class Options:
     headers: Mapping[str, str] | None
     timeout: float | None
     fallback: Mapping[Any, Any] | None
+    snapshot: SnapshotPolicy | str | os.PathLike[str] | bool
+    bootstrap: str | os.PathLike[str] | None
     listeners: Sequence[Listener]
     clock: Clock | None
 
@@ -94,6 +104,7 @@ class Plan(Generic[T]):
         default: What answers for an absent entry.
         fallback: What answers in an outage.
         fresh: Whether the answer has to come from a server.
+        is_quiet: Whether somebody else tells of a failure, so that the log need not.
     """
 
     call: Call[T]
@@ -102,6 +113,11 @@ class Plan(Generic[T]):
     default: object = UNSET
     fallback: object = UNSET
     fresh: bool = False
+    is_quiet: bool = False
+
+    def quietly(self) -> Plan[T]:
+        """Copy for a caller that tells of a failure itself."""
+        return replace(self, is_quiet=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,21 +169,26 @@ class Core:
         self.timeout = settings.timeout
         self.user = settings.user
         self.endpoints = tuple(Endpoint.parse(url) for url in (settings.base_url, *settings.backups))
-        self._clock: Clock = options.clock if options.clock is not None else SystemClock()
+        self.clock: Clock = options.clock if options.clock is not None else SystemClock()
         self._listeners = tuple(options.listeners)
-        self.cache = EntryCache(options.cache, self._clock) if options.cache is not None else None
+        self.cache = EntryCache(options.cache, self.clock) if options.cache is not None else None
+        self.snapshot = _open_snapshot(options, self.endpoints[0].url, self.clock)
         self.stack = Stack(
             options.resilience,
             self.endpoints,
             cache=self.cache,
+            snapshot=self.snapshot,
             listeners=self._listeners,
-            clock=self._clock,
+            clock=self.clock,
         )
         self._fallback = dict(options.fallback or {})
         self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
         self._parent: Core | None = None
         self._closed = False
+        self._on_snapshot = False  # whether the last answer was a snapshot's: told once, not at every read
+        self.closing = Gate()
+        self.watchers = Background(max_threads=_MAX_WATCHERS, max_jobs=_MAX_WATCHERS)
 
     def with_options(
         self,
@@ -182,6 +203,8 @@ class Core:
         self.check_open()
         twin = copy.copy(self)
         twin._parent = self  # noqa: SLF001  # a copy of this very class
+        twin.closing = Gate()
+        self.closing.watch(twin.closing.open)
         if timeout is not None:
             twin.timeout = self.timeout_for(timeout)
         if environment is not None:
@@ -189,10 +212,15 @@ class Core:
         if headers is not None:
             twin._headers = {**self._headers, **client_headers(headers)}  # noqa: SLF001  # as above
         if not isinstance(cache, Unset):
-            twin.cache = EntryCache(cache, self._clock) if cache is not None else None
+            twin.cache = EntryCache(cache, self.clock) if cache is not None else None
         if not isinstance(resilience, Unset):
             twin.stack = Stack(
-                resilience, self.endpoints, cache=twin.cache, listeners=self._listeners, clock=self._clock
+                resilience,
+                self.endpoints,
+                cache=twin.cache,
+                snapshot=self.snapshot,
+                listeners=self._listeners,
+                clock=self.clock,
             )
         elif twin.cache is not self.cache:
             twin.stack = self.stack.with_cache(twin.cache)
@@ -205,8 +233,13 @@ class Core:
         """Refuse further calls, and end background work that is no other client's."""
         self._closed = True
         self.cache = None
+        self.closing.open()
+        if self._parent is None:
+            self.watchers.close()
         if self._parent is None or self.stack is not self._parent.stack:
             self.stack.close()
+        if self._parent is None and self.snapshot is not None:
+            self.snapshot.close()
 
     @property
     def is_closed(self) -> bool:
@@ -331,7 +364,90 @@ class Core:
 
     def countdown(self, timeout: float | None) -> Countdown:
         """Start the time of a method that makes several calls."""
-        return Countdown(self._clock, self.timeout_for(timeout))
+        return Countdown(self.clock, self.timeout_for(timeout))
+
+    # --- Several entries at once ---
+
+    def admit(self, call: Call[Any], entries: list[ConfigEntry], as_of: int) -> None:
+        """Keep the entries of a list as if each had been read."""
+        for entry in entries:
+            if entry.is_redacted:
+                continue
+            key = (entry.namespace, entry.key, entry.environment.value)
+            if self.cache is not None:
+                self.cache.keep(key, Fetched(entry, as_of))
+            if self.snapshot is not None:
+                self.snapshot.note(key, entry)
+        log.debug("%s: %d entries kept", call.location, len(entries))
+
+    @property
+    def writes_seen(self) -> int:
+        """How many writes the cache has seen: what is fetched from now on says of which number it is."""
+        return self.cache.writes if self.cache is not None else 0
+
+    def known(
+        self, error: errors.LLMConfigError, namespace: str, environment: Environment
+    ) -> list[ConfigEntry]:
+        """Recall a namespace's entries in an outage.
+
+        Raises:
+            LLMConfigError: The error itself, where it is no outage or nothing is known.
+        """
+        entries: dict[str, ConfigEntry] = {}
+        if is_outage(error):
+            kept = self.snapshot.entries() if self.snapshot is not None else []
+            for entry in (*kept, *(self.cache.entries() if self.cache is not None else ())):
+                if (entry.namespace, entry.environment) == (namespace, environment):
+                    entries[entry.key] = entry
+        if not entries:
+            raise error
+        log.warning("%s [%s]: going on with what was known: %s", namespace, environment.value, error)
+        return list(entries.values())
+
+    # --- How it is ---
+
+    @property
+    def endpoint_status(self) -> tuple[EndpointStatus, ...]:
+        """Every server, the primary first."""
+        return self.stack.endpoint_status()
+
+    @property
+    def status(self) -> ClientStatus:
+        """The client, at this moment."""
+        return ClientStatus(
+            endpoints=self.endpoint_status,
+            cached_entries=len(self.cache) if self.cache is not None else None,
+            snapshot_entries=len(self.snapshot) if self.snapshot is not None else None,
+            retry_budget=self.stack.budget_left(),
+            is_closed=self.is_closed,
+        )
+
+    # --- Watching ---
+
+    def tracker(
+        self, namespace: str, key: str | None, env: Environment | str | None, interval: float
+    ) -> tuple[Tracker, Environment]:
+        """Begin to watch."""
+        self.check_open()
+        environment = self.env(env, operations.LIST_CONFIGS)
+        operation: Operation[Any] = operations.LIST_CONFIGS if key is None else operations.GET_CONFIG
+        # Bad names are refused now, not at the first poll.
+        operations.prepare(operation, namespace, key, environment)
+        return Tracker(namespace, key, interval), environment
+
+    def follow(self, job: Callable[[], object]) -> None:
+        """Run a watcher in a thread of its own.
+
+        Raises:
+            InvalidRequestError: There are too many.
+        """
+        if not self.watchers.run(job):
+            raise errors.InvalidRequestError(f"a client keeps at most {_MAX_WATCHERS} callbacks informed")
+
+    def follow_async(self, job: Callable[[], Awaitable[object]]) -> None:
+        """Run a watcher in a task of the running event loop; raises as `follow`."""
+        if not self.watchers.spawn(job):
+            raise errors.InvalidRequestError(f"a client keeps at most {_MAX_WATCHERS} callbacks informed")
 
     # --- Attempts ---
 
@@ -415,18 +531,41 @@ class Core:
             if plan.fresh and cache is not None and call.entry_key is not None:
                 cache.keep(call.entry_key, value)
             value = value.entry
+            self._on_snapshot = False
         elif answer.source == "stale":
             value = self._stale(value, call, answer)
+        elif isinstance(value, ConfigEntry) and not call.operation.is_read:
+            self._remember(call, value)
+        elif call.operation is operations.DELETE_CONFIG:
+            self._forget_absent(call)
         return cast("T", value)
 
     def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
         cause = self.translate(answer.error, call) if answer.error is not None else None
-        if cause is not None:
-            if cause is not answer.error:
-                cause.__cause__ = answer.error
+        if cause is not None and cause is not answer.error:
+            cause.__cause__ = answer.error
+        source: Source = "snapshot" if answer.answered_by == "snapshot" else "stale"
+        if source == "snapshot" and not self._on_snapshot:
+            self._on_snapshot = True
+            log.warning("serving values of an earlier run: %s", cause or "no server has answered yet")
+        elif cause is not None and source == "stale":
             log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
-        mark = replace(entry.provenance, source="stale", error=cause, attempts=answer.calls)
+        mark = replace(entry.provenance, source=source, error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
+
+    def _remember(self, call: Call[Any], entry: ConfigEntry) -> None:
+        """Keep what a write left behind as the last value known."""
+        if self.snapshot is not None and call.entry_key is not None:
+            self.snapshot.note(call.entry_key, entry)
+
+    def _forget_absent(self, call: Call[Any]) -> None:
+        """Forget what a server says is not there, so that no outage brings it back."""
+        if call.entry_key is None:
+            return
+        if self.cache is not None:
+            self.cache.delete(call.entry_key)
+        if self.snapshot is not None:
+            self.snapshot.delete(call.entry_key)
 
     def settle(self, plan: Plan[T], error: Exception) -> T:
         """Answer in an error's place, where something may stand in; else raise it as one of the SDK's.
@@ -435,10 +574,12 @@ class Core:
             LLMConfigError: What went wrong; an error of the stack's is its cause.
         """
         found = self.translate(error, plan.call)
+        if is_absent(found) and plan.call.operation in {operations.GET_CONFIG, operations.DELETE_CONFIG}:
+            self._forget_absent(plan.call)
         stand_in = self._stand_in(plan, found)
         if stand_in is not None:
             return stand_in
-        self._report(found, plan.call)
+        self._report(found, plan)
         if found is error:
             raise found
         raise found from error
@@ -489,10 +630,10 @@ class Core:
             return errors.TransportError(f"not sent: {error}", never_sent=True)
         return errors.TransportError(f"failed in an unforeseen way: {type(error).__name__}: {error}")
 
-    def _report(self, error: errors.LLMConfigError, call: Call[Any]) -> None:
+    def _report(self, error: errors.LLMConfigError, plan: Plan[Any]) -> None:
         """Log a call's final error, as the guide asks: what may pass is a warning, what will not an error."""
         level = logging.WARNING if error.is_retriable else logging.ERROR
-        log.log(level, "%s", error, extra=_fields(call, error))
+        log.log(logging.DEBUG if plan.is_quiet else level, "%s", error, extra=_fields(plan.call, error))
 
     # --- Standing in ---
 
@@ -546,7 +687,7 @@ class Countdown:
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
+        self.clock = clock
         self._seconds = seconds
         self._end = clock.monotonic() + seconds
 
@@ -556,10 +697,23 @@ class Countdown:
         Raises:
             RequestTimeoutError: There are none.
         """
-        left = self._end - self._clock.monotonic()
+        left = self._end - self.clock.monotonic()
         if left <= 0:
             raise errors.RequestTimeoutError(f"no answer within {self._seconds:g} s")
         return left
+
+
+def _open_snapshot(options: Options, origin: str, clock: Clock) -> SnapshotStore | None:
+    given = options.snapshot
+    if isinstance(given, SnapshotPolicy):
+        policy: SnapshotPolicy | None = given
+    elif isinstance(given, bool):
+        policy = SnapshotPolicy() if given else None
+    else:
+        policy = SnapshotPolicy(path=given)
+    if policy is None and options.bootstrap is None:
+        return None
+    return SnapshotStore(policy, origin=origin, bootstrap=options.bootstrap, clock=clock)
 
 
 def _check_asked_for(entry: ConfigEntry, call: Call[Any]) -> None:

@@ -21,10 +21,13 @@ from llm_config_resilience import (
     Retry,
     RetryBudget,
     RetryPolicy,
+    SingleFlight,
     Timeout,
 )
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.errors import LLMConfigError, TransportError
+from llm_config_sdk.snapshot import FirstReads
+from llm_config_sdk.status import EndpointStatus
 from llm_config_sdk.transport import waited_in_line
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from llm_config_resilience import Clock, Context, Listener, Strategy
     from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
+    from llm_config_sdk.snapshot import SnapshotStore
+    from llm_config_sdk.status import CircuitState
     from llm_config_sdk.transport import Endpoint
 
 ATTEMPT_TIMEOUT: Final = 5.0  # seconds, for one attempt: half of a call's default total
@@ -105,6 +110,7 @@ class ResiliencePolicy:
             raise ValueError("failback_after must be 0 seconds or more")
 
 
+_RETRY_QUOTA: Final = 500  # tokens; the AWS SDKs' standard retry mode
 _PLAIN: Final = ResiliencePolicy(retry=None, breaker=None, attempt_timeout=None)
 
 
@@ -115,14 +121,16 @@ class Stack:
         policy: The figures; `None` for one plain call, in time.
         endpoints: The primary, then the backups.
         cache: Where reads are kept; `None` for no cache.
+        snapshot: What earlier runs knew; `None` for nothing.
         listeners: Who hears of events.
         clock: Time; a `ManualClock` in tests.
 
     Attributes:
         policy: The figures.
         breakers: One circuit breaker an endpoint, where the policy asks for them.
+        budget: What repeating all calls together may do.
         reads: For what changes nothing.
-        cached_reads: The same behind the cache, if there is one.
+        cached_reads: The same behind cache and snapshot, with one call for all who ask at once.
         writes: For what must not be repeated unless it never left.
         repeatable_writes: For what may be repeated, on the primary alone.
         plain: One try at the primary.
@@ -134,22 +142,26 @@ class Stack:
         endpoints: Sequence[Endpoint],
         *,
         cache: EntryCache | None = None,
+        snapshot: SnapshotStore | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
         self.policy = policy or _PLAIN
+        self._snapshot = snapshot
         self._listeners = listeners
         self._clock = clock
         self.breakers = _breakers(self.policy.breaker)
-        retry, budget = self.policy.retry, RetryBudget()
-        repeat = [Retry(retry, on=is_worth_repeating, budget=budget)] if retry is not None else []
-        resend = [Retry(retry, on=was_never_sent, budget=budget)] if retry is not None else []
+        retry, self.budget = self.policy.retry, RetryBudget(_RETRY_QUOTA)
+        repeat = [Retry(retry, on=is_worth_repeating, budget=self.budget)] if retry is not None else []
+        resend = [Retry(retry, on=was_never_sent, budget=self.budget)] if retry is not None else []
         guard = [self.breakers] if self.breakers is not None else []
         deadline = TotalTimeout()
-        to_any = self._failover(endpoints if policy is not None else endpoints[:1])
+        self._endpoints = endpoints
+        self._to_any = to_any = self._failover(endpoints if policy is not None else endpoints[:1])
         to_primary = self._failover(endpoints[:1])
-        self._uncached = (deadline, *repeat, to_any, *guard)
-        self.reads = self._pipeline("read", *self._uncached)
+        shared = [SingleFlight(_entry_key)] if policy is not None else []
+        self._uncached = (deadline, *shared, *repeat, to_any, *guard)
+        self.reads = self._pipeline("read", deadline, *repeat, to_any, *guard)
         self.cached_reads = self._behind(cache)
         self.writes = self._pipeline("write", deadline, *resend, to_primary, *guard)
         self.repeatable_writes = self._pipeline("write", deadline, *repeat, to_primary, *guard)
@@ -166,7 +178,7 @@ class Stack:
         """Copy with another cache, or none; all else is shared."""
         twin = copy.copy(self)
         twin.cached_reads = self._behind(cache)
-        twin._owned = (twin.cached_reads,) if cache is not None else ()  # noqa: SLF001  # a copy of this class
+        twin._owned = (twin.cached_reads,)  # noqa: SLF001  # a copy of this class
         return twin
 
     def pipeline_for(self, call: Call[Any]) -> Pipeline:
@@ -175,13 +187,44 @@ class Stack:
             return self.reads
         return self.repeatable_writes if call.is_repeatable else self.writes
 
+    def budget_left(self) -> float | None:
+        """What is left of the retry budget, as a share of the whole; `None` without retries."""
+        return self.budget.tokens / _RETRY_QUOTA if self.policy.retry is not None else None
+
+    def endpoint_status(self) -> tuple[EndpointStatus, ...]:
+        """Say how every endpoint is, the primary first."""
+        ejected = {health.target for health in self._to_any.health if health.state == "ejected"}
+        return tuple(
+            self._status_of(endpoint, is_primary=number == 0, is_ejected=endpoint in ejected)
+            for number, endpoint in enumerate(self._endpoints)
+        )
+
+    def _status_of(self, endpoint: Endpoint, *, is_primary: bool, is_ejected: bool) -> EndpointStatus:
+        breaker = self.breakers.strategies.get(endpoint) if self.breakers is not None else None
+        circuit: CircuitState = "closed"
+        failure: BaseException | None = None
+        if isinstance(breaker, CircuitBreaker):
+            circuit, failure = breaker.state, breaker.last_failure
+        return EndpointStatus(
+            url=endpoint.url,
+            role="primary" if is_primary else "backup",
+            circuit=circuit,
+            is_ejected=is_ejected,
+            last_failure=str(failure) if failure is not None else None,
+        )
+
     def close(self) -> None:
         """End background work."""
         for pipeline in self._owned:
             pipeline.close()
 
     def _behind(self, cache: EntryCache | None) -> Pipeline:
-        return self.reads if cache is None else self._pipeline("read", _cache_layer(cache), *self._uncached)
+        layers: list[Strategy] = []
+        if self._snapshot is not None:
+            layers.append(_snapshot_layer(self._snapshot, cache))
+        if cache is not None:
+            layers.append(_cache_layer(cache))
+        return self._pipeline("read", *layers, *self._uncached)
 
     def _failover(self, endpoints: Sequence[Endpoint]) -> Failover:
         return Failover(endpoints, on=is_endpoints_fault, failback_after=self.policy.failback_after)
@@ -250,6 +293,19 @@ def _cache_layer(cache: EntryCache) -> CacheFallback:
         stale_if_error=policy.stale_if_error,
         stale_if_slow=policy.stale_if_slow,
         on=is_outage,
+    )
+
+
+def _snapshot_layer(snapshot: SnapshotStore, cache: EntryCache | None) -> CacheFallback:
+    # While a cache holds an entry, the snapshot says nothing of it, so `max_wait` is for first reads alone.
+    return CacheFallback(
+        FirstReads(snapshot, cache.get) if cache is not None else snapshot,
+        key=_entry_key,
+        ttl=0.0,
+        stale_if_error=snapshot.max_age,
+        stale_if_slow=snapshot.max_wait if cache is not None else None,
+        on=is_outage,
+        name="snapshot",
     )
 
 

@@ -18,17 +18,21 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import platformdirs
 
 from llm_config_resilience import Entry
+from llm_config_sdk.cache import Fetched
 from llm_config_sdk.entries import ConfigEntry, Provenance, json_object
 from llm_config_sdk.sealing import EncryptionKey, EntrySeal
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
+
+    from llm_config_resilience import Clock
 
 
 log: Final = logging.getLogger("llm_config_sdk.snapshot")
@@ -58,7 +62,7 @@ class SnapshotPolicy:
 
     path: str | os.PathLike[str] | None = None
     max_age: float | None = 7 * 24 * 3600.0
-    max_wait: float | None = 0.04
+    max_wait: float | None = 0.03
     encryption_key: EncryptionKey | None = None
 
 
@@ -87,6 +91,11 @@ class SnapshotStore:
         policy: Where and how.
         origin: The base URL that the values come from; a snapshot of another one is ignored.
         bootstrap: A file of the same format, from any origin, that answers where the snapshot knows nothing.
+        clock: Time; a `ManualClock` in tests.
+
+    Attributes:
+        max_age: Seconds after which a value is not served any more.
+        max_wait: Seconds that a first read waits for a server.
 
     Raises:
         InvalidRequestError: The encryption key is none.
@@ -95,8 +104,17 @@ class SnapshotStore:
     local: ClassVar[bool] = False  # its times are the wall clock's: processes share it
 
     def __init__(
-        self, policy: SnapshotPolicy | None, *, origin: str, bootstrap: str | os.PathLike[str] | None = None
+        self,
+        policy: SnapshotPolicy | None,
+        *,
+        origin: str,
+        bootstrap: str | os.PathLike[str] | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._time = time.time if clock is None else clock.time
+        settings = policy if policy is not None else SnapshotPolicy()
+        self.max_age = inf if settings.max_age is None else settings.max_age
+        self.max_wait = settings.max_wait
         self._origin = origin
         self._seal = EntrySeal(policy.encryption_key if policy is not None else None)
         self.path = Path(policy.path or default_path(origin)) if policy is not None else None
@@ -126,20 +144,24 @@ class SnapshotStore:
         if kept is None:
             kept = self._shipped.get(key)
             # What was shipped has no age that counts: it answers until something better is known.
-            return None if kept is None else Entry(kept.entry, time.time())
+            return None if kept is None else Entry(kept.entry, self._time())
         return None if kept.entry is None else Entry(kept.entry, kept.fetched_at)
 
     def set(self, key: Key, entry: Entry, keep: float) -> None:
-        """Keep a value that a server has sent."""
+        """Keep a value, if it is one that a server has just sent."""
         del keep
-        value: ConfigEntry = entry.value
-        if self._seal.accepts(value):
-            self._note(key, _Kept(value.provenance.fetched_at, value))
+        if isinstance(entry.value, Fetched):
+            self.note(key, entry.value.entry)
+
+    def note(self, key: Key, entry: ConfigEntry) -> None:
+        """Keep an entry as a server has sent it; a secret only if it can be sealed."""
+        if self._seal.accepts(entry):
+            self._note(key, _Kept(entry.provenance.fetched_at, entry))
 
     def delete(self, key: Key) -> None:
         """Forget a value that is gone, here and in what other processes wrote."""
         if key in self._kept or key in self._shipped:
-            self._note(key, _Kept(time.time(), None))
+            self._note(key, _Kept(self._time(), None))
 
     def entries(self) -> list[ConfigEntry]:
         """Return every value that is known."""
@@ -253,6 +275,27 @@ class SnapshotStore:
             return None
         mark = Provenance(source="snapshot", fetched_at=fetched_at, attempts=0)
         return _Kept(fetched_at, entry.with_provenance(mark))
+
+
+class FirstReads:
+    """A snapshot as reads see it: it says nothing of what a cache already holds, however old.
+
+    Args:
+        snapshot: The snapshot.
+        known: Asked for a key; anything but `None` means that the cache holds it.
+    """
+
+    local: ClassVar[bool] = False
+
+    def __init__(self, snapshot: SnapshotStore, known: Callable[[Key], object]) -> None:
+        self._known = known
+        self._snapshot = snapshot
+        self.set = snapshot.set
+        self.delete = snapshot.delete
+
+    def get(self, key: Key) -> Entry | None:
+        """Return the last known value of what the cache does not hold."""
+        return None if self._known(key) is not None else self._snapshot.get(key)
 
 
 # --- The file -----------------------------------------------------------------------------------

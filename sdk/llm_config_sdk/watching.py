@@ -5,6 +5,7 @@ What is compared and how long to wait is decided here without I/O; the clients' 
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from llm_config_resilience import Clock
     from llm_config_sdk.entries import ConfigEntry
+
+log: Final = logging.getLogger("llm_config_sdk.watching")
 
 INTERVAL: Final = 30.0  # seconds between two polls
 JITTER: Final = 0.1  # share of the interval, to either side, so that watchers do not ask in step
@@ -204,3 +207,11 @@ class AsyncWatch:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def tell(callback: Callable[[Change], object], change: Change) -> None:
+    """Tell a callback; one that raises is logged, and hears of the next change all the same."""
+    try:
+        callback(change)
+    except Exception:
+        log.exception("a callback failed on a change of %s", change.namespace)

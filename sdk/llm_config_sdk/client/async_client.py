@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from llm_config_sdk import operations, values
+from llm_config_sdk import binding, many, operations, values
 from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset, is_absent
 from llm_config_sdk.errors import LLMConfigError
+from llm_config_sdk.many import Outcome
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     AsyncInjectedTransport,
@@ -15,22 +16,31 @@ from llm_config_sdk.transport import (
     Endpoint,
     Family,
 )
+from llm_config_sdk.watching import INTERVAL, AsyncWatch, tell
 
 if TYPE_CHECKING:
+    import os
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
+
+    from pydantic import BaseModel
 
     from llm_config_resilience import Answer, Clock, Listener
     from llm_config_sdk.contract import Environment, Health
     from llm_config_sdk.core import Plan, Token
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
+    from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.operations import Call
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
+    from llm_config_sdk.snapshot import SnapshotPolicy
+    from llm_config_sdk.status import ClientStatus, EndpointStatus
+    from llm_config_sdk.watching import Change
 
 T = TypeVar("T")
 D = TypeVar("D")
+M = TypeVar("M", bound="BaseModel")
 
 
 class AsyncConfigClient:
@@ -51,6 +61,10 @@ class AsyncConfigClient:
         headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
         timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
         fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
+        snapshot: Whether the last values known are kept on disk, so that an application starts while every
+            server is down: a `SnapshotPolicy`, a path, or `True` for one in the user's cache directory.
+        bootstrap: A file in a snapshot's format, shipped with the application, that answers when nothing
+            better is known.
         transport: Which library carries the bytes: `httpx` or `httpx2`.
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
@@ -77,6 +91,8 @@ class AsyncConfigClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         fallback: Mapping[tuple[str, str], Any] | None = None,
+        snapshot: SnapshotPolicy | str | os.PathLike[str] | bool = False,
+        bootstrap: str | os.PathLike[str] | None = None,
         transport: Family = "httpx",
         max_in_flight: int = MAX_IN_FLIGHT,
         http_client: Any = None,
@@ -96,6 +112,8 @@ class AsyncConfigClient:
                 headers=headers,
                 timeout=timeout,
                 fallback=fallback,
+                snapshot=snapshot,
+                bootstrap=bootstrap,
                 listeners=listeners,
                 clock=clock,
             )
@@ -439,16 +457,21 @@ class AsyncConfigClient:
             LLMConfigError: Whatever else went wrong.
         """
         wanted = self._core.env(env, operations.GET_CONFIG)
-        countdown = self._core.countdown(timeout)
-        absent: LLMConfigError | None = None
-        for environment in reversed(wanted.overrides):
-            entry = await self.get_config(
-                namespace, key, env=environment, default=None, timeout=countdown.left()
-            )
-            if entry.error is None or not is_absent(entry.error):
-                return entry
-            absent = absent or entry.error
-        raise self._core.unresolved(absent, wanted)
+        limit = self._core.timeout_for(timeout)
+        order = tuple(reversed(wanted.overrides))
+
+        async def get(index: int) -> Outcome[ConfigEntry]:
+            try:
+                entry = await self.get_config(namespace, key, env=order[index], default=None, timeout=limit)
+            except LLMConfigError as error:
+                return Outcome(namespace, key, error=error)
+            return Outcome(namespace, key, entry, entry.error if entry.source == "default" else None)
+
+        outcomes = await many.at_once(get, len(order))
+        for outcome in outcomes:
+            if outcome.error is None or not is_absent(outcome.error):
+                return outcome.unwrap()
+        raise self._core.unresolved(outcomes[0].error, wanted)
 
     async def list_configs(
         self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
@@ -580,6 +603,238 @@ class AsyncConfigClient:
         """
         plan = self._core.plan(operations.ROLLBACK, namespace, key, env, timeout, version=version)
         return await self._run(plan)
+
+    async def get_many(
+        self,
+        names: Iterable[Name],
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Outcome[ConfigEntry]]:
+        """Get several entries; what fails is told one by one, and fails nothing else.
+
+        Args:
+            names: Pairs of namespace and key.
+            env: The environment; left out, the client's.
+            timeout: Seconds for each entry; left out, the client's.
+            on_progress: Called after each with its outcome, how many are done, and how many there are.
+
+        Returns:
+            An outcome a name, in the order given.
+        """
+        wanted = list(names)
+
+        async def get(index: int) -> Outcome[ConfigEntry]:
+            namespace, key = wanted[index]
+            try:
+                entry = await self.get_config(namespace, key, env=env, timeout=timeout)
+                return Outcome(namespace, key, entry)
+            except LLMConfigError as error:
+                return Outcome(namespace, key, error=error)
+
+        return await many.at_once(get, len(wanted), on_progress)
+
+    async def set_many(
+        self,
+        values: Mapping[Name, object],
+        *,
+        env: Environment | str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Outcome[ConfigEntry]]:
+        """Write several entries; what fails is told one by one, and undoes nothing.
+
+        Args:
+            values: Values by pairs of namespace and key; a `pydantic.SecretStr` is stored as a secret.
+            env: The environment; left out, the client's.
+            user: The author of the changes; left out, the client's user.
+            timeout: Seconds for each entry; left out, the client's.
+            on_progress: Called after each with its outcome, how many are done, and how many there are.
+
+        Returns:
+            An outcome a name, in the order given.
+        """
+        items = list(values.items())
+
+        async def write(index: int) -> Outcome[ConfigEntry]:
+            (namespace, key), value = items[index]
+            try:
+                entry = await self.set_config(namespace, key, value, env=env, user=user, timeout=timeout)
+                return Outcome(namespace, key, entry)
+            except LLMConfigError as error:
+                return Outcome(namespace, key, error=error)
+
+        return await many.at_once(write, len(items), on_progress)
+
+    async def prefetch(
+        self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
+    ) -> int:
+        """Read a whole namespace into the cache (and the snapshot) with one request.
+
+        Args:
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Returns:
+            How many entries there are.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        core = self._core
+        as_of = core.writes_seen
+        plan = core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout)
+        entries = await self._run(plan)
+        core.admit(plan.call, entries, as_of)
+        return len(entries)
+
+    async def get_fields(
+        self,
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        resolve: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Get a whole namespace as one dictionary: `llm.timeout` becomes `{"llm": {"timeout": …}}`.
+
+        In an outage, what is cached or in the snapshot answers.
+
+        Args:
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            resolve: Whether overrides of lower environments apply: one request for each of them.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        core = self._core
+        wanted = core.env(env, operations.LIST_CONFIGS)
+        countdown = core.countdown(timeout)
+        found: list[ConfigEntry] = []
+        for environment in wanted.overrides if resolve else (wanted,):
+            as_of = core.writes_seen
+            plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, countdown.left())
+            try:
+                entries = await self._run(plan)
+                core.admit(plan.call, entries, as_of)
+            except LLMConfigError as error:
+                entries = core.known(error, namespace, environment)
+            found += entries
+        return binding.nest(found)
+
+    async def bind(
+        self,
+        model: type[M],
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        resolve: bool = False,
+        timeout: float | None = None,
+    ) -> M:
+        """Make a pydantic model of a namespace: keys are fields, dotted keys are nested ones.
+
+        In an outage, what is cached or in the snapshot answers.
+
+        Args:
+            model: The model's class.
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            resolve: Whether overrides of lower environments apply: one request for each of them.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            InvalidValueError: An entry is missing or has another type. Values are never shown.
+            LLMConfigError: Whatever else went wrong.
+        """
+        fields = await self.get_fields(namespace, env=env, resolve=resolve, timeout=timeout)
+        return binding.validate(model, fields, namespace, self._core.env(env, operations.LIST_CONFIGS))
+
+    # --- Watching ---
+
+    def watch(
+        self,
+        namespace: str,
+        key: str | None = None,
+        *,
+        env: Environment | str | None = None,
+        interval: float = INTERVAL,
+    ) -> AsyncWatch:
+        """Watch an entry, or a whole namespace: an iterator of changes that waits for the next one.
+
+        It polls, with jitter. An outage is told once, and so is its end. Closing the iterator, or the client,
+        ends it at once.
+
+        Args:
+            namespace: Where it lives.
+            key: The entry; left out, the whole namespace.
+            env: The environment; left out, the client's.
+            interval: Seconds between two polls.
+
+        Raises:
+            LLMConfigError: From the iterator: what will not pass by waiting (denied, invalid).
+        """
+        tracker, environment = self._core.tracker(namespace, key, env, interval)
+
+        async def poll() -> list[ConfigEntry]:
+            core = self._core
+            if key is None:
+                plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, None)
+                return await self._run(plan.quietly())
+            get = core.plan_get(namespace, key, environment, None, default=None, fallback=UNSET, fresh=True)
+            entry = await self._run(get.quietly())
+            return [] if entry.source == "default" else [entry]
+
+        return AsyncWatch(tracker, poll, self._core.clock, self._core.closing)
+
+    def on_change(
+        self,
+        callback: Callable[[Change], object],
+        namespace: str,
+        key: str | None = None,
+        *,
+        env: Environment | str | None = None,
+        interval: float = INTERVAL,
+    ) -> AsyncWatch:
+        """Have a callback told of changes, in the background, until the client or the result is closed.
+
+        Args:
+            callback: Called with each change; one that raises is logged, and called again next time.
+            namespace: Where it lives.
+            key: The entry; left out, the whole namespace.
+            env: The environment; left out, the client's.
+            interval: Seconds between two polls.
+
+        Returns:
+            What to close in order to stop.
+
+        Raises:
+            InvalidRequestError: The client is closed, or keeps too many callbacks informed already.
+        """
+        watch = self.watch(namespace, key, env=env, interval=interval)
+
+        async def follow() -> None:
+            async for change in watch:
+                tell(callback, change)
+
+        self._core.follow_async(follow)
+        return watch
+
+    # --- How it is ---
+
+    @property
+    def status(self) -> ClientStatus:
+        """Endpoints, circuits, cache and retry budget, at this moment."""
+        return self._core.status
+
+    @property
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        """Every server as this client sees it, the primary first."""
+        return self._core.endpoint_status
 
     # --- The server itself ---
 

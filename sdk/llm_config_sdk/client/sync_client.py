@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from llm_config_sdk import operations, values
+from llm_config_sdk import binding, many, operations, values
 from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset, is_absent
 from llm_config_sdk.errors import LLMConfigError
+from llm_config_sdk.many import Outcome
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     Endpoint,
@@ -15,22 +16,31 @@ from llm_config_sdk.transport import (
     StackTransport,
     Transport,
 )
+from llm_config_sdk.watching import INTERVAL, Watch, tell
 
 if TYPE_CHECKING:
+    import os
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
+
+    from pydantic import BaseModel
 
     from llm_config_resilience import Answer, Clock, Listener
     from llm_config_sdk.contract import Environment, Health
     from llm_config_sdk.core import Plan, Token
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
+    from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.operations import Call
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
+    from llm_config_sdk.snapshot import SnapshotPolicy
+    from llm_config_sdk.status import ClientStatus, EndpointStatus
+    from llm_config_sdk.watching import Change
 
 T = TypeVar("T")
 D = TypeVar("D")
+M = TypeVar("M", bound="BaseModel")
 
 
 class ConfigClient:
@@ -51,6 +61,10 @@ class ConfigClient:
         headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
         timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
         fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
+        snapshot: Whether the last values known are kept on disk, so that an application starts while every
+            server is down: a `SnapshotPolicy`, a path, or `True` for one in the user's cache directory.
+        bootstrap: A file in a snapshot's format, shipped with the application, that answers when nothing
+            better is known.
         transport: Which library carries the bytes: `httpx` or `httpx2`.
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
@@ -77,6 +91,8 @@ class ConfigClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         fallback: Mapping[tuple[str, str], Any] | None = None,
+        snapshot: SnapshotPolicy | str | os.PathLike[str] | bool = False,
+        bootstrap: str | os.PathLike[str] | None = None,
         transport: Family = "httpx",
         max_in_flight: int = MAX_IN_FLIGHT,
         http_client: Any = None,
@@ -96,6 +112,8 @@ class ConfigClient:
                 headers=headers,
                 timeout=timeout,
                 fallback=fallback,
+                snapshot=snapshot,
+                bootstrap=bootstrap,
                 listeners=listeners,
                 clock=clock,
             )
@@ -566,6 +584,238 @@ class ConfigClient:
         """
         plan = self._core.plan(operations.ROLLBACK, namespace, key, env, timeout, version=version)
         return self._run(plan)
+
+    def get_many(
+        self,
+        names: Iterable[Name],
+        *,
+        env: Environment | str | None = None,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Outcome[ConfigEntry]]:
+        """Get several entries; what fails is told one by one, and fails nothing else.
+
+        Args:
+            names: Pairs of namespace and key.
+            env: The environment; left out, the client's.
+            timeout: Seconds for each entry; left out, the client's.
+            on_progress: Called after each with its outcome, how many are done, and how many there are.
+
+        Returns:
+            An outcome a name, in the order given.
+        """
+        wanted = list(names)
+
+        def get(index: int) -> Outcome[ConfigEntry]:
+            namespace, key = wanted[index]
+            try:
+                entry = self.get_config(namespace, key, env=env, timeout=timeout)
+                return Outcome(namespace, key, entry)
+            except LLMConfigError as error:
+                return Outcome(namespace, key, error=error)
+
+        return many.one_by_one(get, len(wanted), on_progress)
+
+    def set_many(
+        self,
+        values: Mapping[Name, object],
+        *,
+        env: Environment | str | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Outcome[ConfigEntry]]:
+        """Write several entries; what fails is told one by one, and undoes nothing.
+
+        Args:
+            values: Values by pairs of namespace and key; a `pydantic.SecretStr` is stored as a secret.
+            env: The environment; left out, the client's.
+            user: The author of the changes; left out, the client's user.
+            timeout: Seconds for each entry; left out, the client's.
+            on_progress: Called after each with its outcome, how many are done, and how many there are.
+
+        Returns:
+            An outcome a name, in the order given.
+        """
+        items = list(values.items())
+
+        def write(index: int) -> Outcome[ConfigEntry]:
+            (namespace, key), value = items[index]
+            try:
+                entry = self.set_config(namespace, key, value, env=env, user=user, timeout=timeout)
+                return Outcome(namespace, key, entry)
+            except LLMConfigError as error:
+                return Outcome(namespace, key, error=error)
+
+        return many.one_by_one(write, len(items), on_progress)
+
+    def prefetch(
+        self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
+    ) -> int:
+        """Read a whole namespace into the cache (and the snapshot) with one request.
+
+        Args:
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Returns:
+            How many entries there are.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        core = self._core
+        as_of = core.writes_seen
+        plan = core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout)
+        entries = self._run(plan)
+        core.admit(plan.call, entries, as_of)
+        return len(entries)
+
+    def get_fields(
+        self,
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        resolve: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Get a whole namespace as one dictionary: `llm.timeout` becomes `{"llm": {"timeout": …}}`.
+
+        In an outage, what is cached or in the snapshot answers.
+
+        Args:
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            resolve: Whether overrides of lower environments apply: one request for each of them.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            LLMConfigError: Whatever went wrong.
+        """
+        core = self._core
+        wanted = core.env(env, operations.LIST_CONFIGS)
+        countdown = core.countdown(timeout)
+        found: list[ConfigEntry] = []
+        for environment in wanted.overrides if resolve else (wanted,):
+            as_of = core.writes_seen
+            plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, countdown.left())
+            try:
+                entries = self._run(plan)
+                core.admit(plan.call, entries, as_of)
+            except LLMConfigError as error:
+                entries = core.known(error, namespace, environment)
+            found += entries
+        return binding.nest(found)
+
+    def bind(
+        self,
+        model: type[M],
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        resolve: bool = False,
+        timeout: float | None = None,
+    ) -> M:
+        """Make a pydantic model of a namespace: keys are fields, dotted keys are nested ones.
+
+        In an outage, what is cached or in the snapshot answers.
+
+        Args:
+            model: The model's class.
+            namespace: Where the entries live.
+            env: The environment; left out, the client's.
+            resolve: Whether overrides of lower environments apply: one request for each of them.
+            timeout: Seconds for the whole call; left out, the client's.
+
+        Raises:
+            InvalidValueError: An entry is missing or has another type. Values are never shown.
+            LLMConfigError: Whatever else went wrong.
+        """
+        fields = self.get_fields(namespace, env=env, resolve=resolve, timeout=timeout)
+        return binding.validate(model, fields, namespace, self._core.env(env, operations.LIST_CONFIGS))
+
+    # --- Watching ---
+
+    def watch(
+        self,
+        namespace: str,
+        key: str | None = None,
+        *,
+        env: Environment | str | None = None,
+        interval: float = INTERVAL,
+    ) -> Watch:
+        """Watch an entry, or a whole namespace: an iterator of changes that waits for the next one.
+
+        It polls, with jitter. An outage is told once, and so is its end. Closing the iterator, or the client,
+        ends it at once.
+
+        Args:
+            namespace: Where it lives.
+            key: The entry; left out, the whole namespace.
+            env: The environment; left out, the client's.
+            interval: Seconds between two polls.
+
+        Raises:
+            LLMConfigError: From the iterator: what will not pass by waiting (denied, invalid).
+        """
+        tracker, environment = self._core.tracker(namespace, key, env, interval)
+
+        def poll() -> list[ConfigEntry]:
+            core = self._core
+            if key is None:
+                plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, None)
+                return self._run(plan.quietly())
+            get = core.plan_get(namespace, key, environment, None, default=None, fallback=UNSET, fresh=True)
+            entry = self._run(get.quietly())
+            return [] if entry.source == "default" else [entry]
+
+        return Watch(tracker, poll, self._core.clock, self._core.closing)
+
+    def on_change(
+        self,
+        callback: Callable[[Change], object],
+        namespace: str,
+        key: str | None = None,
+        *,
+        env: Environment | str | None = None,
+        interval: float = INTERVAL,
+    ) -> Watch:
+        """Have a callback told of changes, in the background, until the client or the result is closed.
+
+        Args:
+            callback: Called with each change; one that raises is logged, and called again next time.
+            namespace: Where it lives.
+            key: The entry; left out, the whole namespace.
+            env: The environment; left out, the client's.
+            interval: Seconds between two polls.
+
+        Returns:
+            What to close in order to stop.
+
+        Raises:
+            InvalidRequestError: The client is closed, or keeps too many callbacks informed already.
+        """
+        watch = self.watch(namespace, key, env=env, interval=interval)
+
+        def follow() -> None:
+            for change in watch:
+                tell(callback, change)
+
+        self._core.follow(follow)
+        return watch
+
+    # --- How it is ---
+
+    @property
+    def status(self) -> ClientStatus:
+        """Endpoints, circuits, cache and retry budget, at this moment."""
+        return self._core.status
+
+    @property
+    def endpoints(self) -> tuple[EndpointStatus, ...]:
+        """Every server as this client sees it, the primary first."""
+        return self._core.endpoint_status
 
     # --- The server itself ---
 

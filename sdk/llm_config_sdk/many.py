@@ -1,0 +1,88 @@
+"""Several calls as one: what became of each, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from llm_config_sdk.errors import LLMConfigError
+
+T = TypeVar("T")
+
+Name = tuple[str, str]
+"""A namespace and a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What became of one call of several.
+
+    Attributes:
+        namespace: What was asked for.
+        key: What was asked for.
+        value: The result; `None` where there is an error.
+        error: What went wrong; `None` where there is a result.
+    """
+
+    namespace: str
+    key: str
+    value: T | None = None
+    error: LLMConfigError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.error is None
+
+    def unwrap(self) -> T:
+        """Return the result.
+
+        Raises:
+            LLMConfigError: What went wrong.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # there is one where there is no error
+
+
+Progress = Callable[["Outcome[Any]", int, int], object]
+"""Called after each call with its outcome, how many are done, and how many there are."""
+
+
+def one_by_one(
+    work: Callable[[int], Outcome[T]], count: int, on_progress: Progress | None = None
+) -> list[Outcome[T]]:
+    """Do several calls in order.
+
+    Args:
+        work: Does one, by its number; raises nothing.
+        count: How many there are.
+        on_progress: Told after each.
+    """
+    outcomes: list[Outcome[T]] = []
+    for index in range(count):
+        outcomes.append(work(index))
+        if on_progress is not None:
+            on_progress(outcomes[-1], len(outcomes), count)
+    return outcomes
+
+
+async def at_once(
+    work: Callable[[int], Awaitable[Outcome[T]]], count: int, on_progress: Progress | None = None
+) -> list[Outcome[T]]:
+    """Do several calls at once; the connections bound how many are on the wire. As `one_by_one` otherwise."""
+    outcomes: dict[int, Outcome[T]] = {}
+
+    async def do(index: int) -> None:
+        outcomes[index] = await work(index)
+        if on_progress is not None:
+            on_progress(outcomes[index], len(outcomes), count)
+
+    async with anyio.create_task_group() as group:
+        for index in range(count):
+            group.start_soon(do, index)
+    return [outcomes[index] for index in range(count)]
