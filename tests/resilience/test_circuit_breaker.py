@@ -361,3 +361,165 @@ def test_it_can_be_forced_and_reset(colour, breaker, pipeline, clock):
     breaker.reset()
     trip(colour, pipeline)
     assert breaker.state == "open"
+
+
+# --- Slow calls ---
+
+
+def slow(clock, seconds, value=1):
+    def work():
+        clock.advance(seconds)
+        return value
+
+    return work
+
+
+def test_slow_calls_open_it_where_asked_though_they_succeed(colour, clock, events):
+    breaker = CircuitBreaker(slow_after=2, slow_rate=0.5, minimum_calls=4, window=100)
+    pipeline = Pipeline(breaker, clock=clock, listeners=[events.append])
+    for seconds in (0, 1.9, 2):
+        colour.call(pipeline, slow(clock, seconds))
+    assert breaker.state == "closed"
+    assert colour.call(pipeline, slow(clock, 2)) == 1
+    assert breaker.state == "open"
+    assert [(event.kind, event.delay) for event in events] == [("opened", 60)]
+
+
+def test_slow_calls_mean_nothing_unless_asked(colour, clock):
+    breaker = CircuitBreaker(failure_rate=0.5, minimum_calls=1, window=1e6)
+    pipeline = Pipeline(breaker, clock=clock)
+    for _ in range(5):
+        colour.call(pipeline, slow(clock, 1000))
+    assert breaker.state == "closed"
+
+
+def test_a_slow_probe_opens_it_again(colour, clock, events):
+    breaker = CircuitBreaker(slow_after=2, timeout=10)
+    pipeline = Pipeline(breaker, clock=clock, listeners=[events.append])
+    trip(colour, pipeline)
+    clock.advance(10)
+    assert colour.call(pipeline, slow(clock, 3)) == 1
+    assert breaker.state == "open"
+    assert [event.delay for event in events if event.kind == "opened"] == [10, 20]
+
+
+def test_a_slow_failure_counts_as_both(colour, clock):
+    breaker = CircuitBreaker(99, slow_after=2, slow_rate=1.0, minimum_calls=2, window=100)
+    pipeline = Pipeline(breaker, clock=clock)
+
+    def work():
+        clock.advance(3)
+        raise ConnectionError
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            colour.call(pipeline, work)
+    assert breaker.state == "open"
+
+
+# --- Settings, changes of state ---
+
+
+def test_a_reload_of_settings_keeps_the_state(colour, breaker, pipeline, clock):
+    trip(colour, pipeline, 3)
+    breaker.reconfigure(failure_threshold=4, timeout=10)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "open"
+    breaker.reconfigure(timeout=99)
+    clock.advance(10)
+    colour.call(pipeline, int)
+    assert breaker.state == "half-open", "an open circuit keeps the time it was opened for"
+    breaker.reconfigure(success_threshold=2)
+    colour.call(pipeline, int)
+    assert breaker.state == "closed"
+
+
+def test_a_reload_keeps_who_is_on_the_way(breaker, pipeline):
+    def work():
+        breaker.reconfigure(failure_threshold=1)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        pipeline.call(work)
+    assert breaker.state == "open"
+
+
+def test_a_reload_may_begin_and_end_looking_at_rates(colour, clock):
+    breaker = CircuitBreaker(99, minimum_calls=2)
+    pipeline = Pipeline(breaker, clock=clock)
+    breaker.reconfigure(failure_rate=0.5)
+    trip(colour, pipeline, 1)
+    breaker.reconfigure(minimum_calls=3)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "closed"
+    breaker.reconfigure(failure_rate=None)
+    trip(colour, pipeline, 5)
+    assert breaker.state == "closed"
+
+
+def test_a_reload_refuses_what_the_constructor_refuses(breaker):
+    with pytest.raises(ValueError):
+        breaker.reconfigure(timeout=0)
+    with pytest.raises(TypeError):
+        breaker.reconfigure(no_such_setting=1)
+    assert breaker.settings.timeout == 60
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"failure_threshold": 0},
+        {"timeout": 0},
+        {"failure_rate": 1.5},
+        {"slow_after": 0},
+        {"slow_rate": 0},
+        {"refresh_every": 0},
+    ],
+)
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(ValueError):
+        CircuitBreaker(**settings)
+
+
+def test_changes_of_state_are_told_each_once_and_in_order_whoever_made_them():
+    """While one thread tells, the changes that others make meanwhile wait in line for it."""
+    told, telling, go_on = [], threading.Event(), threading.Event()
+
+    class Slow(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, old_state, new_state):
+            told.append((old_state.name, new_state.name))
+            telling.set()
+            go_on.wait()
+
+    breaker = CircuitBreaker(listeners=[Slow()])
+    first = threading.Thread(target=breaker.force_open)
+    first.start()
+    telling.wait()
+    breaker.reset()
+    breaker.force_open()
+    assert told == [("closed", "open")]
+    go_on.set()
+    first.join()
+    assert told == [("closed", "open"), ("open", "closed"), ("closed", "open")]
+
+
+def test_a_listener_may_change_the_state_itself():
+    class Stubborn(pybreaker.CircuitBreakerListener):
+        def state_change(self, cb, old_state, new_state):
+            if new_state.name == "open":
+                breaker.force_closed()
+
+    breaker = CircuitBreaker(listeners=[Stubborn()])
+    breaker.force_open()
+    assert breaker.state == "closed"
+    assert breaker.pybreaker.current_state == "closed"
+
+
+def test_many_reopenings_in_a_row_do_not_overflow(clock):
+    breaker = CircuitBreaker(1, timeout=1)
+    pipeline = Pipeline(breaker, clock=clock)
+    for _ in range(2000):
+        with suppress(ConnectionError):
+            pipeline.call(fail)
+        clock.advance(11)
+    assert breaker.state == "open"

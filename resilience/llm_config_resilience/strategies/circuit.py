@@ -125,7 +125,7 @@ class Circuit:
             slow = self._was_slow(admission, now)
             if self._leases.pop(admission, None) is not None:
                 if slow:
-                    self._open(now, now + self._open_time(None, _unjittered))
+                    self._open(now, self._open_time(None, _unjittered))
                     return True
                 self._successes += 1
                 if self._successes < self.settings.success_threshold:
@@ -139,7 +139,7 @@ class Circuit:
             self._open_the_door()
             if not (slow and self._is_too_slow()):
                 return False
-            self._open(now, now + self.settings.timeout)
+            self._open(now, self.settings.timeout)
             return True
 
     def fail(
@@ -169,7 +169,7 @@ class Circuit:
                 enough = self._failures >= self.settings.failure_threshold
                 if not (enough or self._fails_too_often() or self._is_too_slow()):
                     return False
-            self._open(now, now + self._open_time(hint, draw))
+            self._open(now, self._open_time(hint, draw))
             self.last_failure = without_frames(error)
             return True
 
@@ -199,7 +199,7 @@ class Circuit:
             if self.forced or state == self.state or (state == "half-open" and self.state == "open"):
                 return False  # an open circuit probes when its own time is over
             if state == "open":
-                self._open(now, now + min(max(0.0, open_for), self.settings.timeout), heard=True)
+                self._open(now, min(max(0.0, open_for), self.settings.timeout), heard=True)
             else:
                 self._move(state, heard=True)
             return True
@@ -219,11 +219,11 @@ class Circuit:
             self._watched = False
             self._open_the_door()
 
-    def _open(self, now: float, until: float, *, heard: bool = False) -> None:
+    def _open(self, now: float, seconds: float, *, heard: bool = False) -> None:
         self._reopened += self.state == "half-open"
-        self._open_until = until
+        self._open_until = now + seconds
         self.last_failure = None
-        self._move("open", open_for=until - now, heard=heard)
+        self._move("open", open_for=seconds, heard=heard)
 
     def _move(self, state: CircuitState, *, open_for: float | None = None, heard: bool = False) -> None:
         """Change the state: whatever was admitted before counts no more."""
