@@ -780,7 +780,7 @@ class _Events:
         return Reply(200, (("content-type", "text/event-stream"),), body)
 
 
-TIERS: Final = ("store", "l2")
+TIERS: Final[tuple[str, ...]] = ("store", "l2")
 ROUTES: Final = (
     Route((), {"GET": Admin.stats}),
     Route(("stats",), {"GET": Admin.stats}),
