@@ -78,7 +78,8 @@ def test_reads_fail_over_stay_there_and_go_back(connect, primary, backup, clock,
     assert client.get_config("app/llm", "model").endpoint == backup.url
     primary.journal.assert_count(1)
     clock.advance(2)
-    assert client.get_config("app/llm", "model").endpoint == primary.url
+    for _ in range(2):  # two probes have to succeed
+        assert client.get_config("app/llm", "model").endpoint == primary.url
     assert kinds(events) == ["ejected", "failed_over", "readmitted"]
     backup.journal.assert_count(2)
 
@@ -140,8 +141,7 @@ def test_every_retry_is_counted_and_told(connect, primary, clock, events):
     client = connect(cache=None)
     primary.script(GET, [error("SERVICE_UNAVAILABLE"), reset()])
     assert client.get_config("app/llm", "model").attempts == 3
-    told = [kind for kind in kinds(events) if kind in {"retry", "gave_up", "recovered"}]
-    assert told == ["retry", "retry", "recovered"]
+    assert kinds(events) == ["retry", "retry", "recovered"]
     assert [event.delay for event in events[:2]] == clock.sleeps
     assert [type(event.error).__name__ for event in events[:2]] == [
         "ServiceUnavailableError",
