@@ -30,7 +30,7 @@ PLAIN_TERMINAL = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
 LANGUAGES_RUN = ("python", "console", "output")
 OUR_PROGRAMS = frozenset({"llm-config-sdk", "python", "python3"})
 NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*\Z")
-SNIPPET = re.compile(r'--8<-- "(?P<path>docs/examples/[^":]+)(?::[^"]*)?"')
+SNIPPET = re.compile(r'--8<-- "(?P<path>docs/examples/[^":]+)"\n')
 FENCE = re.compile(r"^ {0,12}(?P<ticks>```+)(?P<info>[^`\n]*)$", re.MULTILINE)
 NEEDS_A_SHELL = re.compile(r"[;|&<>$`*\\]")
 PYTEST_OPTIONS = ("-p", "no:cacheprovider", "-o", "asyncio_default_fixture_loop_scope=function")
@@ -157,10 +157,6 @@ class PageRunner:
 
     def run_python(self, example: Example) -> str | None:
         source = str(example.parsed)
-        snippets = SNIPPET.findall(source)
-        if snippets:
-            missing = [path for path in snippets if not (ROOT / path).exists()]
-            return f"there is no {', '.join(missing)}" if missing else None
         if self._is_not_run(example):
             return None
         if re.search(r"^(async )?def test_", source, re.MULTILINE):

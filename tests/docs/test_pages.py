@@ -1,7 +1,7 @@
 """Every block of every page runs, and every output shown is the one that comes."""
 
 import pytest
-from pages import LANGUAGES_RUN, PageRunner, all_pages, fences, matches, name_of
+from pages import LANGUAGES_RUN, ROOT, SNIPPET, PageRunner, all_pages, fences, matches, name_of
 
 
 @pytest.mark.parametrize("path", all_pages(), ids=name_of)
@@ -13,6 +13,8 @@ def test_the_blocks_of_a_page_run(path, world):
 def test_no_block_is_left_out_by_its_info_string(path):
     for info, block in fences(path.read_text()):
         language = info.split()[0] if info else ""
+        if language.startswith("{"):  # a whole file of docs/examples, which has tests of its own
+            assert (ROOT / SNIPPET.fullmatch(block.lstrip("\n"))["path"]).exists()
         assert language not in {"py", "python3", "pycon", "bash", "sh", "shell"}, f"{info}: not run"
         if language in LANGUAGES_RUN:
             assert info == language, f"{info!r}: a block that is run has nothing behind its language"
