@@ -519,7 +519,12 @@ class Core:
         if (entry.namespace, entry.key, entry.environment.value) in self._secrets:
             entry = entry.as_secret()
         return entry.with_provenance(
-            Provenance(endpoint=attempt.endpoint.url, attempts=attempt.call.progress.attempts)
+            Provenance(
+                endpoint=attempt.endpoint.url,
+                fetched_at=self.clock.time(),
+                attempts=attempt.call.progress.attempts,
+                now=self.clock.time,
+            )
         )
 
     # --- Outcomes ---

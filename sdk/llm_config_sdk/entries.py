@@ -23,7 +23,7 @@ from llm_config_sdk.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Self
 
     from llm_config_sdk.errors import LLMConfigError
@@ -39,6 +39,7 @@ class Provenance:
         fetched_at: When a server sent it, in seconds since the epoch.
         error: What made a fallback necessary.
         attempts: How many requests the call took.
+        now: What tells the present, in seconds since the epoch.
     """
 
     source: Source = field(default="server", compare=False)
@@ -46,6 +47,11 @@ class Provenance:
     fetched_at: float = field(default_factory=time.time, compare=False)
     error: LLMConfigError | None = field(default=None, compare=False)
     attempts: int = field(default=1, compare=False)
+    now: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A clock stays in its process.
+        return Provenance, (self.source, self.endpoint, self.fetched_at, self.error, self.attempts)
 
 
 _IMMUTABLE: Final = (str, int, float, type(None), SecretStr)
@@ -120,7 +126,7 @@ class ConfigEntry(_Valued):
     @property
     def age(self) -> float:
         """Seconds since a server sent this value."""
-        return max(0.0, time.time() - self._provenance.fetched_at)
+        return max(0.0, self._provenance.now() - self._provenance.fetched_at)
 
     @property
     def is_stale(self) -> bool:

@@ -20,7 +20,7 @@ class EndpointStatus:
         role: `primary`, or `backup`.
         circuit: Its circuit breaker's state; `closed` where there is none.
         is_ejected: Whether reads ask it last, because it failed.
-        last_failure: The last failure that its breaker counted, as a sentence; `None` where there was none.
+        last_failure: The failure that opened its circuit, as a sentence; `None` while it is closed.
     """
 
     url: str
