@@ -30,11 +30,11 @@ def trip(colour, pipeline, times=5):
 @pytest.fixture
 def process(redis_url, clock, request):
     """Make what one more process would have: a breaker and a pipeline, on a storage in Redis."""
+    # Every test has names of its own: a thread of an earlier one may still have something to write.
     with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
 
         def another(**settings):
-            storage = pybreaker.CircuitRedisStorage("closed", client, namespace="tests")
+            storage = pybreaker.CircuitRedisStorage("closed", client, namespace=request.node.name)
             breaker = CircuitBreaker(storage=storage, refresh_every=NEVER, **settings)
             return breaker, Pipeline(breaker, clock=clock)
 
@@ -95,13 +95,13 @@ def test_every_process_sends_its_own_probes(colour, process, clock):
     assert (mine.state, other.state) == ("half-open", "half-open")
 
 
-def test_the_state_is_written_where_pybreaker_itself_reads_it(colour, process, redis_url):
+def test_the_state_is_written_where_pybreaker_itself_reads_it(colour, process, redis_url, request):
     mine, my_calls = process()
     trip(colour, my_calls)
     mine.refresh()
     with redis.Redis.from_url(redis_url) as client:
         theirs = pybreaker.CircuitBreaker(
-            state_storage=pybreaker.CircuitRedisStorage("closed", client, namespace="tests")
+            state_storage=pybreaker.CircuitRedisStorage("closed", client, namespace=request.node.name)
         )
         assert theirs.current_state == "open"
 
