@@ -7,36 +7,40 @@ component of the platform fail by itself. `FaultProxy` breaks the wire before an
 
 from __future__ import annotations
 
-from .application import create_app
-from .conditions import Condition
-from .faults import (
-    Match,
-    Rule,
-    Step,
-    close,
-    drip,
-    error,
-    garbage,
-    half_close,
-    hang,
-    html,
-    latency,
-    long_tail,
-    malformed,
-    mislabelled,
-    ok,
-    oversized,
-    reset,
-    respond,
-    stale,
-    stall,
-    truncate,
-)
-from .journal import Entry, Journal
-from .limiter import Limits
-from .messages import At
-from .proxy import FaultProxy, Trouble
-from .server import MockServer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .application import create_app
+    from .conditions import Condition
+    from .faults import (
+        Match,
+        Rule,
+        Step,
+        close,
+        drip,
+        error,
+        garbage,
+        half_close,
+        hang,
+        html,
+        latency,
+        long_tail,
+        malformed,
+        mislabelled,
+        ok,
+        oversized,
+        reset,
+        respond,
+        stale,
+        stall,
+        truncate,
+    )
+    from .journal import Entry, Journal
+    from .limiter import Limits
+    from .messages import At
+    from .proxy import FaultProxy, Trouble
+    from .server import MockServer
 
 __all__ = [
     "At",
@@ -70,3 +74,56 @@ __all__ = [
     "stall",
     "truncate",
 ]
+
+# Imported at their first use: pytest imports this package, for its plugin, in runs that use none of it.
+_HOMES: Final = {
+    "application": ("create_app",),
+    "conditions": ("Condition",),
+    "faults": (
+        "Match",
+        "Rule",
+        "Step",
+        "close",
+        "drip",
+        "error",
+        "garbage",
+        "half_close",
+        "hang",
+        "html",
+        "latency",
+        "long_tail",
+        "malformed",
+        "mislabelled",
+        "ok",
+        "oversized",
+        "reset",
+        "respond",
+        "stale",
+        "stall",
+        "truncate",
+    ),
+    "journal": (
+        "Entry",
+        "Journal",
+    ),
+    "limiter": ("Limits",),
+    "messages": ("At",),
+    "proxy": (
+        "FaultProxy",
+        "Trouble",
+    ),
+    "server": ("MockServer",),
+}
+_HOME_BY_NAME: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_BY_NAME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from threading import Condition
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -94,11 +95,16 @@ class Journal:
     `journal.count(method="GET", namespace="app/llm", key="model")`.
     """
 
-    def __init__(self) -> None:
-        """Begin empty."""
+    def __init__(self, kept: int = KEPT_REQUESTS) -> None:
+        """Begin empty.
+
+        Args:
+            kept: How many requests are remembered; older ones are forgotten.
+        """
         self._changed = Condition()
-        self._entries: deque[Entry] = deque(maxlen=KEPT_REQUESTS)
+        self._entries: deque[Entry] = deque(maxlen=kept)
         self._numbers = 0
+        self._cleared = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -118,6 +124,44 @@ class Journal:
         """Forget every request."""
         with self._changed:
             self._entries.clear()
+            self._cleared = self._numbers
+
+    @property
+    def forgotten(self) -> int:
+        """How many requests were seen since the last `clear` and are not remembered any more."""
+        with self._changed:
+            return self._numbers - self._cleared - len(self._entries)
+
+    def table(self, *, last: int | None = None, **fields: Any) -> str:
+        """Return the requests that match as a table for people, oldest first.
+
+        Args:
+            last: How many of the latest to show; `None` for all.
+            fields: What `requests` takes.
+        """
+        found = self.requests(**fields)
+        shown = found if last is None else found[max(0, len(found) - last) :]
+        if not shown:
+            return "no requests"
+        start = shown[0].at.monotonic
+        rows = [("#", "s", "method", "target", "outcome")]
+        rows += [
+            (
+                str(entry.number),
+                f"{entry.at.monotonic - start:.3f}",
+                entry.method,
+                entry.request.target,
+                entry.outcome,
+            )
+            for entry in shown
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+        lines = [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+            for row in rows
+        ]
+        hidden = len(found) - len(shown)
+        return "\n".join([f"… and {hidden} before", *lines] if hidden else lines)
 
     def requests(
         self,
@@ -130,8 +174,25 @@ class Journal:
         headers: Mapping[str, str] | None = None,
         token: str | None = None,
         status: int | None = None,
+        code: str | None = None,
+        fault: str | None = None,
+        match: Match | str | None = None,
     ) -> list[Entry]:
-        """Return the requests that match, oldest first."""
+        """Return the requests that match, oldest first.
+
+        Args:
+            method: The method, in any letter case.
+            path: A glob of the raw path or of the percent-decoded one.
+            namespace: A glob of the namespace.
+            key: A glob of the config's key.
+            env: An environment, by any of its names.
+            headers: Globs of header values, by header name.
+            token: A bearer token.
+            status: The status that was answered.
+            code: The error code that was answered.
+            fault: A glob of the scripted step that was met: `"*"` for any.
+            match: All of the request's side at once, as `MockServer.script` takes it: `"GET app/llm/model"`.
+        """
         wanted = Match(
             method=method,
             path=path,
@@ -141,7 +202,16 @@ class Journal:
             headers=headers or {},
             token=token,
         )
-        return self._matching(wanted, status)
+        whole = Match.parse(match) if isinstance(match, str) else match
+        return [
+            entry
+            for entry in self
+            if wanted.covers(entry.request)
+            and (whole is None or whole.covers(entry.request))
+            and (status is None or entry.status == status)
+            and (code is None or entry.code == code)
+            and (fault is None or (entry.fault is not None and fnmatchcase(entry.fault, fault)))
+        ]
 
     def count(self, **fields: Any) -> int:
         """Count the requests that match; takes what `requests` takes."""
@@ -224,20 +294,18 @@ class Journal:
                 self._entries[place] = done
             self._changed.notify_all()
 
-    def _matching(self, wanted: Match, status: int | None) -> list[Entry]:
-        return [
-            entry
-            for entry in self
-            if wanted.covers(entry.request) and (status is None or entry.status == status)
-        ]
+
+_OF_REPLIES: Final = {"status": "answered", "code": "answered", "fault": "that met"}
 
 
 def _words(fields: Mapping[str, Any]) -> str:
-    status = fields.get("status")
-    words = str(
-        Match(**{name: value for name, value in fields.items() if name != "status" and value is not None})
-    )
-    return words if status is None else f"{words} answered {status}"
+    """Say what was asked for, as in `GET of app/llm/model answered 503`."""
+    told = {name: value for name, value in fields.items() if value is not None}
+    replies = [f"{words} {told.pop(name)}" for name, words in _OF_REPLIES.items() if name in told]
+    whole = told.pop("match", None)
+    said = [] if whole is None else [str(Match.parse(whole) if isinstance(whole, str) else whole)]
+    said += [str(Match(**told))] if told or whole is None else []
+    return " ".join([" and ".join(said), *replies])
 
 
 def _complaint(wanted: str, found: list[Entry], seen: list[Entry]) -> str:

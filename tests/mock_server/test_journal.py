@@ -5,7 +5,8 @@ import threading
 import httpx
 import pytest
 
-from llm_config_mock_server import Journal, error, reset
+from llm_config_mock_server import At, Journal, error, reset
+from llm_config_mock_server.messages import Outcome, Request
 
 ITEM = "/api/v1/configs/app%2Fllm/model"
 
@@ -124,3 +125,47 @@ def test_a_request_that_breaks_off_is_abandoned(server, wire):
         client.get("/health")
     entry = server.journal.requests(method="POST")[0]
     assert entry.outcome in {"abandoned", "undecided"}
+
+
+def test_requests_are_found_by_what_became_of_them(server, client):
+    server.put("app/llm", "model", 1)
+    server.script("GET app/llm/model", [error("SERVICE_UNAVAILABLE"), reset()])
+    client.get(ITEM)
+    with pytest.raises(httpx.ReadError):
+        client.get(ITEM)
+    client.get(ITEM)
+    journal = server.journal
+    assert journal.count(match="GET app/llm/*") == 3
+    assert journal.count(match="GET app/llm/*", method="POST") == 0
+    assert journal.count(code="SERVICE_UNAVAILABLE") == 1
+    assert journal.count(fault="*") == 2
+    assert journal.count(fault="reset") == 1
+    with pytest.raises(
+        AssertionError, match=r"expected 2 GET of app/llm/model answered 503 that met \*, saw 1"
+    ):
+        journal.assert_count(2, match="GET app/llm/model", status=503, fault="*")
+    with pytest.raises(AssertionError, match="expected 1 GET of app/other and request with x-a: b, saw 0"):
+        journal.assert_count(1, match="GET app/other", headers={"x-a": "b"})
+
+
+def test_a_table_is_for_people(server, client):
+    assert server.journal.table() == "no requests"
+    client.get("/health")
+    client.get(ITEM)
+    rows = [line.split() for line in server.journal.table().splitlines()]
+    assert rows[0] == ["#", "s", "method", "target", "outcome"]
+    assert rows[1] == ["1", "0.000", "GET", "/health", "200"]
+    assert [rows[2][0], *rows[2][2:]] == ["2", "GET", ITEM, "404", "NOT_FOUND"]
+    assert server.journal.table(last=1, method="GET").splitlines()[0] == "… and 1 before"
+
+
+def test_memory_is_bounded_and_what_is_forgotten_is_counted():
+    journal = Journal(kept=2)
+    for _ in range(5):
+        entry = journal.opened(Request("GET", "/health"), "req", At(0, 0.0))
+        journal.settled(entry, entry.request, Outcome(None), None)
+    assert [entry.number for entry in journal] == [4, 5]
+    assert all(entry.is_done for entry in journal)
+    assert journal.forgotten == 3
+    journal.clear()
+    assert (len(journal), journal.forgotten) == (0, 0)
