@@ -382,10 +382,10 @@ def test_an_interrupt_of_the_waiting_thread_leaves_results_closed():
     until(lambda: late.closed)
 
 
-def test_without_a_free_thread_the_call_is_made_in_the_callers_own():
-    hedge, leave = Hedge(0, max_threads=1), threading.Event()
-    crowd = Crowd(type("Sync", (), {"is_async": False}))
-    with crowd:
+def test_without_a_free_thread_the_call_is_made_in_the_callers_own_and_hedges_cost_nothing():
+    budget = RetryBudget(quota=10)
+    hedge = Hedge(0, max_threads=1, budget=budget)
+    with Crowd(type("Sync", (), {"is_async": False})) as crowd:
         held = crowd.held()
         first = crowd.call(Pipeline(hedge), held.fn)
         until(lambda: held.running == 1)
@@ -393,7 +393,7 @@ def test_without_a_free_thread_the_call_is_made_in_the_callers_own():
         held.finish("alone")
         assert first.result(PATIENCE) == "alone"
         assert held.calls == 1
-    leave.set()
+    assert budget.tokens == 10
 
 
 def test_many_callers_at_once(crowd):

@@ -1,4 +1,4 @@
-"""Types of limits, hedging, sharing, chaos, stores and `testing`, checked by mypy and pyright and never run."""
+"""Types of limits, hedges, flights, chaos, stores and `testing`; checked by mypy and pyright and never run."""
 
 from __future__ import annotations
 
