@@ -1,4 +1,4 @@
-"""Types of limits, hedges, flights, chaos, stores and `testing`; checked by mypy and pyright and never run."""
+"""Types of limits, hedges, flights, chaos, stores and `testing`: checked by mypy and pyright, never run."""
 
 from __future__ import annotations
 
