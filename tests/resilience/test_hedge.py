@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -394,6 +396,20 @@ def test_without_a_free_thread_the_call_is_made_in_the_callers_own_and_hedges_co
         assert first.result(PATIENCE) == "alone"
         assert held.calls == 1
     assert budget.tokens == 10
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    program = """
+import os
+from llm_config_resilience import Hedge, Pipeline
+pipeline = Pipeline(Hedge(1e6))
+assert pipeline.call(lambda: 1) == 1
+pid = os.fork()
+if pid == 0:
+    os._exit(pipeline.call(lambda: 7))
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE, check=False).returncode == 0
 
 
 def test_many_callers_at_once(crowd):
