@@ -11,7 +11,7 @@ MODULE = "llm_config_mock_server.pytest_plugin"
 QUIET = ("-p", "no:cacheprovider", "-W", "error")
 ASYNCIO = (
     "-p",
-    "pytest_asyncio",
+    "asyncio",
     "-o",
     "asyncio_mode=auto",
     "-o",
