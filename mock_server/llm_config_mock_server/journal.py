@@ -100,7 +100,12 @@ class Journal:
 
         Args:
             kept: How many requests are remembered; older ones are forgotten.
+
+        Raises:
+            ValueError: Not even one.
         """
+        if kept < 1:
+            raise ValueError(f"a journal remembers at least 1 request, not {kept}")
         self._changed = Condition()
         self._entries: deque[Entry] = deque(maxlen=kept)
         self._numbers = 0

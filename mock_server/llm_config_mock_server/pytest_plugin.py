@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MARKER: Final = "mock_config_server"
 _SHOWN_REQUESTS: Final = 50  # of the journal, in the report of a failed test
+_NO_SERVERS: Final[list[MockServer]] = []
 _SERVERS: Final = pytest.StashKey["list[MockServer]"]()
 
 
@@ -46,7 +47,7 @@ def pytest_runtest_makereport(
     """Add what the servers saw to the report of a test that failed."""
     report = yield
     if call.when == "call" and report.failed:
-        for server in item.stash.get(_SERVERS, []):
+        for server in item.stash.get(_SERVERS, _NO_SERVERS):
             report.sections.append((f"Journal of {server!r}", server.journal.table(last=_SHOWN_REQUESTS)))
     return report
 
@@ -139,7 +140,7 @@ def _options(node: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _served(options: dict[str, Any]) -> Iterator[MockServer]:
+def _served(options: dict[str, Any]) -> Generator[MockServer]:
     from .server import MockServer  # noqa: PLC0415 - only where it is asked for
 
     with MockServer(**options) as server:

@@ -15,6 +15,7 @@ from .console import PATH as CONSOLE_PATH
 from .core import VALUE_MAX_BYTES, Core, Options, Platform
 from .faults import CHAOS_RATE, FaultBook, Match, Repeat, Rule, Step, error
 from .hosts.socket import SocketHost
+from .journal import KEPT_REQUESTS, Journal
 from .limiter import Limits
 from .messages import At
 from .profiles import ProfileName, load_profile
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .conditions import Conditions
     from .hosts.asgi import Gateway
     from .hosts.transport import Family, InProcessHost
-    from .journal import Journal
 
 
 class _FromSeed(Enum):
@@ -77,6 +77,7 @@ class MockServer:
         disk_bytes: Bytes that the disk holds, simulated for records in memory; `None` for no bound.
         admin: Whether the admin interface and the console are served, to the loopback and to admins.
         clock: What reads the time.
+        journal_size: How many requests the journal remembers; older ones are forgotten.
 
     Raises:
         ValueError: An argument is outside its range, or two contradict each other.
@@ -99,6 +100,7 @@ class MockServer:
         disk_bytes: int | None = None,
         admin: bool = False,
         clock: Callable[[], At] = At.now,
+        journal_size: int = KEPT_REQUESTS,
     ) -> None:
         """Put the server together; nothing is bound before `start`."""
         spoken = load_profile(profile)
@@ -122,6 +124,7 @@ class MockServer:
         self._socket = SocketHost(
             self._core, interface=host, port=port, clock=clock, tls=self._server_side() if tls else None
         )
+        self._core.journal = Journal(journal_size)
         self._in_process: InProcessHost | None = None
         self._is_away = False
 

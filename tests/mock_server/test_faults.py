@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 from hypothesis import given, strategies as st
 
-from llm_config_mock_server import At, Match, Step, close, error, latency, ok, reset
+from llm_config_mock_server import At, Match, Step, close, error, latency, long_tail, ok, reset
 from llm_config_mock_server.faults import FaultBook
 from llm_config_mock_server.messages import Request
 from llm_config_mock_server.randomness import Randomness
@@ -93,6 +93,40 @@ def test_a_schedule_begins_and_ends():
     ]
 
 
+def test_a_schedule_comes_again_in_a_part_of_every_period_and_within_its_bounds():
+    faults = book()
+    faults.script("*", reset(), repeat="last", between=(100, 220), every=(60, 5), at=at())
+    struck = [second for second in range(300) if names(faults, 1, seconds=second) == ["reset"]]
+    assert struck == [*range(100, 105), *range(160, 165)]
+
+
+def test_a_host_that_cannot_carry_a_fault_says_so_when_it_is_armed():
+    faults = book()
+    faults.script("*", [ok(), latency(1)], at=at())
+    faults.restrict("the pigeon", lambda _, step: "tears the letter" if step.name == "reset" else None)
+    with pytest.raises(ValueError, match="the pigeon cannot carry the fault 'reset': it tears the letter"):
+        faults.script("*", [ok(), reset()], at=at())
+    assert len(faults) == 1
+    with pytest.raises(ValueError, match="the snail cannot carry the fault 'latency'"):
+        faults.restrict("the snail", lambda _, step: "is too fast" if step.name == "latency" else None)
+
+
+def test_a_connection_can_be_late():
+    faults = book()
+    faults.script(Match(connection=True), latency(2), at=at())
+    assert faults.pick_for_connection(at()).before == 2
+
+
+def test_a_long_tail_has_its_median_and_its_99th_percentile():
+    faults = book()
+    faults.script("*", latency(long_tail(median=0.02, p99=0.5)), repeat="last", at=at())
+    drawn = sorted(faults.pick(GET, at(), early=False).before for _ in range(2_000))
+    assert 0.015 < drawn[1_000] < 0.027
+    assert 0.25 < drawn[1_980] < 1.0
+    with pytest.raises(ValueError, match="0 < median <= p99"):
+        long_tail(1, 0.5)
+
+
 def test_a_probability_is_kept_and_repeats_with_the_seed():
     def run(seed: int) -> list[str | None]:
         faults = book(seed)
@@ -155,6 +189,9 @@ def test_only_a_step_at_the_head_is_picked_early_and_nothing_else_is_used_up():
         Match.parse("get /api/*"),
         Match.parse("/api/*"),
         Match.parse("*"),
+        Match.parse("GET *"),
+        Match.parse("GET app/llm/model"),
+        Match.parse("app/llm/*"),
     ],
     ids=repr,
 )
@@ -175,6 +212,8 @@ def test_a_match_covers_what_it_says(match):
         Match(headers={"x-nothing": "*"}),
         Match(connection=True),
         Match.parse("POST /api/*"),
+        Match.parse("GET app/llm/other"),
+        Match.parse("app/model"),
     ],
     ids=repr,
 )
@@ -210,6 +249,9 @@ def test_any_string_is_a_match_or_is_refused(text):
         ({"times": 0}, "times must be"),
         ({"probability": 1.5}, "probability must be"),
         ({"repeat": "often"}, "repeat must be"),
+        ({"between": (5, 5)}, "between must be"),
+        ({"every": (5, 6)}, "every must be"),
+        ({"every": (5, 0)}, "every must be"),
         ({"match": Match(env="mars")}, "unknown environment"),
     ],
 )

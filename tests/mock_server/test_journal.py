@@ -5,7 +5,7 @@ import threading
 import httpx
 import pytest
 
-from llm_config_mock_server import At, Journal, error, reset
+from llm_config_mock_server import At, Journal, MockServer, error, reset
 from llm_config_mock_server.messages import Outcome, Request
 
 ITEM = "/api/v1/configs/app%2Fllm/model"
@@ -169,3 +169,12 @@ def test_memory_is_bounded_and_what_is_forgotten_is_counted():
     assert journal.forgotten == 3
     journal.clear()
     assert (len(journal), journal.forgotten) == (0, 0)
+
+
+def test_a_server_is_told_how_much_to_remember():
+    with MockServer(journal_size=1) as server, httpx.Client(base_url=server.url, trust_env=False) as client:
+        for path in ("/health", "/nope"):
+            client.get(path)
+        assert [entry.path for entry in server.journal] == ["/nope"]
+    with pytest.raises(ValueError, match="at least 1 request"):
+        MockServer(journal_size=0)
