@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ _IDLE_SECONDS = 5.0
 
 
 class Background:
-    """Runs what callers no longer wait for, and never more than is sensible.
+    """Runs what callers no longer wait for, and never more than is sensible. A forked child begins anew.
 
     Args:
         max_threads: Threads at most.
@@ -32,16 +33,26 @@ class Background:
     def __init__(self, max_threads: int = _MAX_THREADS, max_jobs: int = _MAX_JOBS) -> None:
         self._max_threads = max_threads
         self._max_jobs = max_jobs
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._pending = 0
         self._threads = 0
-        self._closed = False
         self._tasks: set[Any] = set()
         self._scopes: set[Any] = set()
 
+    def _renew_after_fork(self) -> None:
+        """In a forked child, forget the parent's work: its threads and loops are not here."""
+        if self._process != os.getpid():
+            self._begin()
+
     def run(self, job: Callable[[], object]) -> bool:
         """Have a thread run a job soon; say whether one will."""
+        self._renew_after_fork()
         with self._changed:
             if self._closed or self._pending >= self._max_jobs:
                 return False
@@ -54,6 +65,7 @@ class Background:
 
     def spawn(self, job: Callable[[], Awaitable[object]]) -> bool:
         """Have a task of the running event loop run a job soon; say whether one will."""
+        self._renew_after_fork()
         with self._changed:
             if self._closed or self._pending >= self._max_jobs:
                 return False
@@ -74,6 +86,7 @@ class Background:
         Args:
             timeout: Seconds to wait at most; `None` for as long as it takes.
         """
+        self._renew_after_fork()
         with self._changed:
             return self._changed.wait_for(lambda: self._pending == 0, timeout)
 
@@ -86,6 +99,7 @@ class Background:
 
     def close(self) -> None:
         """Take no more work, and cancel what runs as tasks; a thread finishes what it is at."""
+        self._renew_after_fork()
         with self._changed:
             self._closed = True
             scopes = list(self._scopes)

@@ -210,6 +210,7 @@ def test_redis_gone_does_not_close_an_open_circuit(colour, clock):
     assert breaker.state == "open"
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_after_a_fork_the_child_shares_the_state_by_a_thread_of_its_own(process, clock):
     breaker, pipeline = process()
