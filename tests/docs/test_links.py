@@ -16,7 +16,7 @@ HEADING = re.compile(r"^#{1,6} (?P<text>.+?)(?:\s*\{\s*#(?P<id>[\w.-]+)[^}]*\})?
 EXPLICIT = re.compile(r"(?:\bid=\"(?P<id>[^\"]+)\"|\{[^}\n]*#(?P<attr>[\w.-]+)[^}\n]*\})")
 NAME = re.compile(r"^::: (?P<name>[\w.]+)$", re.MULTILINE)
 FOREIGN = ("https://", "http://", "mailto:")
-REGISTRIES = re.compile(r"\b(pypi\.org|pythonhosted\.org|npmjs\.(com|org)|registry\.npmjs|crates\.io)\b")
+REGISTRIES = re.compile(r"\b(pypi|pythonhosted|npmjs|crates)\.(org|com|io)\b")
 
 
 def files() -> list[Path]:
