@@ -6,7 +6,9 @@ with ConfigClient("https://config.example.com", token="…") as client:
     model = client.get_str("app/llm", "model", env="production")
 """
 
+from llm_config_resilience import RetryPolicy
 from llm_config_sdk._version import __version__
+from llm_config_sdk.binding import LLMConfigSettingsSource
 from llm_config_sdk.client import AsyncConfigClient, ConfigClient
 from llm_config_sdk.contract import Environment, ErrorCategory, ErrorCode, Health, Metadata, Module
 from llm_config_sdk.core import UNSET
@@ -47,9 +49,12 @@ from llm_config_sdk.errors import (
     ValidationFailure,
     VersionNotFoundError,
 )
+from llm_config_sdk.many import Outcome
 from llm_config_sdk.policy import BreakerPolicy, CachePolicy, ResiliencePolicy
 from llm_config_sdk.snapshot import SnapshotPolicy
+from llm_config_sdk.status import ClientStatus, EndpointStatus
 from llm_config_sdk.transport import AsyncStackTransport, StackTransport
+from llm_config_sdk.watching import Change
 
 __all__ = [
     "UNSET",
@@ -60,7 +65,9 @@ __all__ = [
     "BreakerPolicy",
     "CacheError",
     "CachePolicy",
+    "Change",
     "ClientError",
+    "ClientStatus",
     "ConfigClient",
     "ConfigEntry",
     "ConfigError",
@@ -70,6 +77,7 @@ __all__ = [
     "DatabaseError",
     "DecryptionError",
     "EncryptionError",
+    "EndpointStatus",
     "Environment",
     "ErrorCategory",
     "ErrorCode",
@@ -81,9 +89,11 @@ __all__ = [
     "InvalidRequestError",
     "InvalidValueError",
     "LLMConfigError",
+    "LLMConfigSettingsSource",
     "Metadata",
     "Module",
     "NotFoundError",
+    "Outcome",
     "PermissionDeniedError",
     "RateLimitExceededError",
     "RbacError",
@@ -91,6 +101,7 @@ __all__ = [
     "ResiliencePolicy",
     "ResponseDecodeError",
     "ResponseFacts",
+    "RetryPolicy",
     "ServerError",
     "ServiceCircuitOpenError",
     "ServiceUnavailableError",

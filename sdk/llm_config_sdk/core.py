@@ -33,6 +33,7 @@ from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
 from llm_config_sdk.decoding import decode_error
 from llm_config_sdk.entries import ConfigEntry, Provenance
+from llm_config_sdk.observability.events import Incident, Observers
 from llm_config_sdk.operations import Call, Operation, check_header, client_headers
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
 from llm_config_sdk.settings import read_settings
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from llm_config_resilience import Answer, Clock, Listener, Pipeline
     from llm_config_sdk.contract import Health, Source
     from llm_config_sdk.decoding import Reply
+    from llm_config_sdk.observability.events import Sending
     from llm_config_sdk.status import EndpointStatus
 
 T = TypeVar("T")
@@ -130,6 +132,7 @@ class Attempt(Generic[T]):
         request: What is sent.
         timeout: Seconds that it may take; `None` for as long as it takes.
         as_of: How many writes the cache had seen when it was sent.
+        sending: What observers were told of it; `None` where nobody listens.
     """
 
     call: Call[T]
@@ -137,6 +140,7 @@ class Attempt(Generic[T]):
     request: WireRequest
     timeout: float | None
     as_of: int
+    sending: Sending | None = None
 
 
 class Core:
@@ -171,8 +175,9 @@ class Core:
         self.endpoints = tuple(Endpoint.parse(url) for url in (settings.base_url, *settings.backups))
         self.clock: Clock = options.clock if options.clock is not None else SystemClock()
         self._listeners = tuple(options.listeners)
+        self.observers = Observers.of(self._listeners, self.clock)
         self.cache = EntryCache(options.cache, self.clock) if options.cache is not None else None
-        self.snapshot = _open_snapshot(options, self.endpoints[0].url, self.clock)
+        self.snapshot = _open_snapshot(options, self.endpoints[0].url, self.clock, self._lost)
         self.stack = Stack(
             options.resilience,
             self.endpoints,
@@ -281,9 +286,12 @@ class Core:
             return None
         try:
             environment = self.environment if env is None else operations.ENVIRONMENTS.get(env)
-            return cache.fresh((namespace, key, environment or ""))
+            entry = cache.fresh((namespace, key, environment or ""))
         except TypeError:  # a name that cannot be hashed is no name
             return None
+        if entry is not None and self.observers is not None:
+            self.observers.cached("get_config", entry)
+        return entry
 
     def plan_get(
         self,
@@ -449,6 +457,28 @@ class Core:
         if not self.watchers.spawn(job):
             raise errors.InvalidRequestError(f"a client keeps at most {_MAX_WATCHERS} callbacks informed")
 
+    # --- Observing ---
+
+    def observe(self, call: Call[Any]) -> None:
+        """Let observers, if there are any, hear of a call."""
+        if self.observers is not None:
+            call.progress.observation = self.observers.begin(call)
+
+    def abandon(self, call: Call[Any]) -> None:
+        """Tell observers that nobody waits for a call any more."""
+        if call.progress.observation is not None:
+            call.progress.observation.close()
+
+    def _lost(self, message: str) -> None:
+        """Tell observers that what was kept on disk is lost."""
+        if self.observers is not None:
+            self.observers.notice(Incident("corrupted_snapshot", message))
+
+    @property
+    def _writes_log(self) -> bool:
+        """Whether the client itself logs what becomes of calls, because no observer does."""
+        return self.observers is None or not self.observers.write_log
+
     # --- Attempts ---
 
     def begin(self, endpoint: Endpoint, call: Call[T]) -> Attempt[T]:
@@ -458,11 +488,15 @@ class Core:
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         request = WireRequest(call.operation.method, endpoint, call.target, headers, call.body)
+        sending = None
+        if call.progress.observation is not None:
+            sending = call.progress.observation.sending(endpoint, request.url)
+            headers |= sending.headers
         context, limit = current(), self.stack.policy.attempt_timeout
         left = max(context.remaining(), _LEAST_TIMEOUT) if context is not None else inf
         allowed = left if limit is None else min(left, limit)
         as_of = self.cache.writes if self.cache is not None else 0
-        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of)
+        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of, sending)
 
     def read(self, attempt: Attempt[T], reply: Reply) -> Any:
         """Read a reply: a value, an entry for the cache, or the error that the reply means.
@@ -472,7 +506,10 @@ class Core:
         """
         call = attempt.call
         if reply.is_success:
-            return self._judge(call.operation.read(reply), attempt, reply)
+            value = self._judge(call.operation.read(reply), attempt, reply)
+            if call.progress.observation is not None and attempt.sending is not None:
+                call.progress.observation.answered(attempt.sending, reply.status)
+            return value
         error = decode_error(reply, now=datetime.now(UTC))
         if call.operation is operations.DELETE_CONFIG and call.progress.may_have_arrived and is_absent(error):
             return None  # an earlier attempt took effect, and its reply was lost
@@ -486,6 +523,8 @@ class Core:
         if error.is_transient and not was_never_sent(error):
             call.progress.may_have_arrived = True
         call.locate(error)
+        if call.progress.observation is not None and attempt.sending is not None:
+            call.progress.observation.answered(attempt.sending, error.status, error)
 
     def _judge(self, value: Any, attempt: Attempt[Any], reply: Reply) -> Any:
         call = attempt.call
@@ -543,6 +582,8 @@ class Core:
             self._remember(call, value)
         elif call.operation is operations.DELETE_CONFIG:
             self._forget_absent(call)
+        if call.progress.observation is not None:
+            call.progress.observation.succeeded(value, endpoint=getattr(answer.target, "url", None))
         return cast("T", value)
 
     def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
@@ -553,7 +594,7 @@ class Core:
         if source == "snapshot" and not self._on_snapshot:
             self._on_snapshot = True
             log.warning("serving values of an earlier run: %s", cause or "no server has answered yet")
-        elif cause is not None and source == "stale":
+        elif cause is not None and source == "stale" and self._writes_log:
             log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
         mark = replace(entry.provenance, source=source, error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
@@ -582,8 +623,13 @@ class Core:
         if is_absent(found) and plan.call.operation in {operations.GET_CONFIG, operations.DELETE_CONFIG}:
             self._forget_absent(plan.call)
         stand_in = self._stand_in(plan, found)
+        observation = plan.call.progress.observation
         if stand_in is not None:
+            if observation is not None:
+                observation.succeeded(stand_in)
             return stand_in
+        if observation is not None:
+            observation.failed(found)
         self._report(found, plan)
         if found is error:
             raise found
@@ -637,6 +683,8 @@ class Core:
 
     def _report(self, error: errors.LLMConfigError, plan: Plan[Any]) -> None:
         """Log a call's final error, as the guide asks: what may pass is a warning, what will not an error."""
+        if not self._writes_log:
+            return
         level = logging.WARNING if error.is_retriable else logging.ERROR
         log.log(logging.DEBUG if plan.is_quiet else level, "%s", error, extra=_fields(plan.call, error))
 
@@ -657,7 +705,7 @@ class Core:
             return None
         if value is UNSET:
             return None
-        if not is_absent(error):
+        if not is_absent(error) and self._writes_log:
             log.warning(
                 "%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error)
             )
@@ -708,7 +756,9 @@ class Countdown:
         return left
 
 
-def _open_snapshot(options: Options, origin: str, clock: Clock) -> SnapshotStore | None:
+def _open_snapshot(
+    options: Options, origin: str, clock: Clock, on_loss: Callable[[str], object]
+) -> SnapshotStore | None:
     given = options.snapshot
     if isinstance(given, SnapshotPolicy):
         policy: SnapshotPolicy | None = given
@@ -718,7 +768,7 @@ def _open_snapshot(options: Options, origin: str, clock: Clock) -> SnapshotStore
         policy = SnapshotPolicy(path=given)
     if policy is None and options.bootstrap is None:
         return None
-    return SnapshotStore(policy, origin=origin, bootstrap=options.bootstrap, clock=clock)
+    return SnapshotStore(policy, origin=origin, bootstrap=options.bootstrap, clock=clock, on_loss=on_loss)
 
 
 def _check_asked_for(entry: ConfigEntry, call: Call[Any]) -> None:

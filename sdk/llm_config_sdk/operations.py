@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llm_config_sdk.decoding import Reply
+    from llm_config_sdk.observability.events import Observation
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -107,10 +108,12 @@ class Progress:
     Attributes:
         attempts: How many requests were made.
         may_have_arrived: Whether one of them failed in a way that leaves its effect open.
+        observation: Who is told of it; `None` where nobody listens.
     """
 
     attempts: int = 0
     may_have_arrived: bool = False
+    observation: Observation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class SnapshotStore:
         origin: The base URL that the values come from; a snapshot of another one is ignored.
         bootstrap: A file of the same format, from any origin, that answers where the snapshot knows nothing.
         clock: Time; a `ManualClock` in tests.
+        on_loss: Told, in a sentence, of a file that had to be ignored.
 
     Attributes:
         max_age: Seconds after which a value is not served any more.
@@ -110,7 +111,9 @@ class SnapshotStore:
         origin: str,
         bootstrap: str | os.PathLike[str] | None = None,
         clock: Clock | None = None,
+        on_loss: Callable[[str], object] | None = None,
     ) -> None:
+        self._on_loss = on_loss
         self._time = time.time if clock is None else clock.time
         settings = policy if policy is not None else SnapshotPolicy()
         self.max_age = inf if settings.max_age is None else settings.max_age
@@ -256,7 +259,9 @@ class SnapshotStore:
             return {}
         except (OSError, ValueError) as error:
             if not quiet:
-                log.warning("ignoring %s: %s", path, error, extra={"data_loss": True})
+                log.warning("ignoring %s: %s", path, error)
+                if self._on_loss is not None:
+                    self._on_loss(f"the snapshot {path} had to be ignored: {error}")
             return {}
         loaded: dict[Key, _Kept] = {}
         for line in lines:

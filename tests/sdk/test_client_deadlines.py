@@ -75,8 +75,9 @@ def test_an_attempt_that_hangs_leaves_time_for_the_next(connect_any, server):
     assert found.attempts >= 2
 
 
-def test_resolve_has_one_deadline_for_all_its_requests(connect, server):
-    server.script("*", latency(0.15), repeat="last")
+def test_resolve_has_one_deadline_for_all_its_requests(face, connect, server):
+    # One after the other in sync, all at once in async.
+    server.script("*", latency(1.0 if face.is_async else 0.15), repeat="last")
     _, seconds = timed(lambda: connect(timeout=0.4).resolve("app", "n"))
     assert 0.4 <= seconds < AMPLE
 

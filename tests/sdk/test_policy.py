@@ -35,7 +35,14 @@ def stack(policy=None, **options):
 
 def test_the_layers_stand_in_the_order_that_was_thought_through():
     made = stack(ResiliencePolicy())
-    assert layers(made.cached_reads) == ["CacheFallback", "TotalTimeout", "Retry", "Failover", "PerTarget"]
+    assert layers(made.cached_reads) == [
+        "CacheFallback",
+        "TotalTimeout",
+        "SingleFlight",
+        "Retry",
+        "Failover",
+        "PerTarget",
+    ]
     for pipeline in (made.reads, made.writes, made.repeatable_writes):
         assert layers(pipeline) == ["TotalTimeout", "Retry", "Failover", "PerTarget"]
     assert layers(made.plain) == ["TotalTimeout", "Failover"]

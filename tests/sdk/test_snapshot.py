@@ -12,7 +12,6 @@ from cryptography.fernet import Fernet
 from hypothesis import given, strategies as st
 from pydantic import SecretStr
 
-from llm_config_resilience import Entry
 from llm_config_sdk import ConfigEntry, InvalidRequestError
 from llm_config_sdk.entries import Provenance
 from llm_config_sdk.snapshot import SnapshotPolicy, SnapshotStore, read_document, write_document
@@ -43,7 +42,7 @@ def entry(value, *, key="model", version=1, secret=False, fetched_at=1_700_000_0
 
 
 def keep(store, made):
-    store.set(("app/llm", made.key, "production"), Entry(made, made.provenance.fetched_at), 0.0)
+    store.note(("app/llm", made.key, "production"), made)
 
 
 def look_up(store, key="model"):

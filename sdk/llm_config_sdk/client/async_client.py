@@ -69,7 +69,7 @@ class AsyncConfigClient:
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
         verify: Whether certificates are checked, a path to CA certificates, or an SSL context.
-        listeners: Called with each event of the resilience stack.
+        listeners: Told of each event of the resilience stack; an `observability.Observer` of each call, too.
         clock: A `ManualClock` in tests.
 
     Raises:
@@ -880,10 +880,14 @@ class AsyncConfigClient:
 
     async def _run(self, plan: Plan[T]) -> T:
         core = self._core
+        core.observe(plan.call)
         try:
             answer: Answer[Any] = await plan.pipeline.answer_async(self._attempt, plan.call, plan.timeout)
         except Exception as error:  # noqa: BLE001  # whatever it is, it leaves as one of ours
             return core.settle(plan, error)
+        except BaseException:
+            core.abandon(plan.call)
+            raise
         finally:
             core.forget_written(plan.call)
         return core.finish(plan, answer)
