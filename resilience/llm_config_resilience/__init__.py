@@ -21,7 +21,7 @@ from llm_config_resilience.errors import (
     ResilienceError,
     UsageError,
 )
-from llm_config_resilience.events import Event, Listener
+from llm_config_resilience.events import Event, EventKind, Listener
 from llm_config_resilience.gate import Gate
 from llm_config_resilience.pipeline import Answer, LayerDescription, Pipeline, PipelineDescription
 from llm_config_resilience.stores.codec import Codec, JsonCodec
@@ -33,6 +33,7 @@ from llm_config_resilience.strategies.budget import Budget, RatioBudget, RetryBu
 from llm_config_resilience.strategies.bulkhead import Bulkhead
 from llm_config_resilience.strategies.cache_fallback import CacheFallback
 from llm_config_resilience.strategies.chaos import Chaos
+from llm_config_resilience.strategies.circuit import CircuitSettings, CircuitState
 from llm_config_resilience.strategies.circuit_breaker import CircuitBreaker
 from llm_config_resilience.strategies.conditions import Condition, retriable, transient, unavailable
 from llm_config_resilience.strategies.cooldown import Cooldown
@@ -60,6 +61,8 @@ __all__ = [
     "Chaos",
     "CircuitBreaker",
     "CircuitOpenError",
+    "CircuitSettings",
+    "CircuitState",
     "Clock",
     "Codec",
     "Condition",
@@ -70,6 +73,7 @@ __all__ = [
     "Directive",
     "Entry",
     "Event",
+    "EventKind",
     "Failover",
     "Fallback",
     "Gate",

@@ -89,6 +89,12 @@ class BreakerModel(RuleBasedStateMachine):
             self.probing.append(call)
         return call
 
+    @rule()
+    @precondition(lambda self: self.state == "closed")
+    def fail_in_a_row(self):
+        while self.state == "closed":
+            self.fail(self.begin())
+
     @rule(call=consumes(calls))
     def succeed(self, call):
         if call.era < 0:
@@ -268,7 +274,7 @@ class CacheModel(RuleBasedStateMachine):
 
 
 #: Each run in a second or two; deeper runs are the fuzzers' business.
-FEW = settings(max_examples=60, stateful_step_count=40, deadline=None)
+FEW = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 for model in (BreakerModel, BudgetModel, CacheModel):
     model.TestCase.settings = FEW

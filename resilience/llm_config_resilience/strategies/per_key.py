@@ -41,7 +41,7 @@ class PerKey(Strategy):
 
     def __init__(
         self,
-        factory: Callable[..., Strategy],
+        factory: Callable[[Any], Strategy] | Callable[[], Strategy],
         *,
         key: Callable[..., Any],
         max_keys: int = _MAX_KEYS,
@@ -50,7 +50,7 @@ class PerKey(Strategy):
         if max_keys < 1:
             raise ValueError("max_keys must be 1 or more")
         self.name = name
-        self._factory = factory
+        self._factory: Callable[..., Strategy] = factory
         self._key = key
         self._max_keys = max_keys
         self._takes_key = any(

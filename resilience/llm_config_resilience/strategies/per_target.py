@@ -24,7 +24,9 @@ class PerTarget(PerKey):
         name: For events.
     """
 
-    def __init__(self, factory: Callable[..., Strategy], *, name: str = "") -> None:
+    def __init__(
+        self, factory: Callable[[Any], Strategy] | Callable[[], Strategy], *, name: str = ""
+    ) -> None:
         super().__init__(factory, key=_target, name=name)
 
     def key_of(self, ctx: Context) -> Any:
