@@ -130,7 +130,7 @@ def test_resolve_says_where_it_looked_in_vain(connect_any, server):
 
 def test_resolve_raises_an_error_that_is_no_absence(face, connect, server):
     server.put("app", "n", 1, env="base")
-    server.script(Match("GET", env="production"), error("PERMISSION_DENIED"))
+    server.script(Match(method="GET", env="production"), error("PERMISSION_DENIED"))
     with pytest.raises(PermissionDeniedError):
         connect().resolve("app", "n")
     # In sync it stops there; in async the others are under way at the same time.
