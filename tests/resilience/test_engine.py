@@ -659,6 +659,18 @@ def test_a_traceback_has_at_most_three_frames_of_the_library(colour, clock):
     assert 1 <= len(frames) <= 3
 
 
+def test_a_scope_adds_at_most_two_frames_to_a_traceback(loop, clock):
+    def fail():
+        raise ConnectionError
+
+    pipeline = Pipeline(Timeout(50), Retry(), Timeout(9), CircuitBreaker(), clock=clock)
+    with pytest.raises(ConnectionError) as caught:
+        loop.call(pipeline, fail)
+    home = str(Path(engine.__file__).parent)
+    frames = [f for f in traceback.extract_tb(caught.value.__traceback__) if f.filename.startswith(home)]
+    assert 1 <= len(frames) <= 3 + 2 * 2
+
+
 def test_current_tells_the_called_function_about_its_call(colour, clock):
     seen = []
 

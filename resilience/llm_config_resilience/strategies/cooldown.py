@@ -20,13 +20,16 @@ class Cooldown:
     It begins with an error that says `is_rate_limited` (HTTP's 429) and carries a `retry_after`, and lasts as
     long as that asks for, 60 s at most. Calls that come meanwhile wait, or are turned away where their
     deadline is nearer.
+
+    Args:
+        until: When it ends, in seconds on the pipelines' monotonic clock; 0 for none at first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, until: float = 0.0) -> None:
         self._lock = new_lock()
         self._cause: BaseException | None = None
         #: When it ends, on the pipelines' clock; 0 while there is none.
-        self.until = 0.0
+        self.until = until
 
     def __repr__(self) -> str:
         return f"Cooldown(until={self.until})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from llm_config_resilience.directives import Again, Call, Directive, Wait
@@ -157,6 +158,11 @@ class _Default(Enum):
 _OWN: Final = _Default.OWN
 
 
+#: In a cooldown's place: there is always something to do before a call, or never.
+_ALWAYS: Final = Cooldown(until=inf)
+_NEVER: Final = Cooldown()
+
+
 class _Tries:
     """What a retry remembers of one call."""
 
@@ -229,22 +235,12 @@ class Retry(Strategy):
         """
         self._policy = policy
         self._controller = policy.to_tenacity() if policy.is_plugged else None
+        #: Its `until` says whether there is anything to do before a call: one look at every call.
+        self._look_at = _ALWAYS if self._controller is not None else self.cooldown or _NEVER
 
     def before(self, ctx: Context, at: int) -> Directive | None:
         """Note the time, where a tenacity object may ask for it, and sit a cooldown out."""
-        if self._controller is not None:
-            ctx.slots[at] = _Tries(begin_state(self._controller, ctx))
-        cooldown = self.cooldown
-        if cooldown is None or not cooldown.until:
-            return None
-        wait = cooldown.left(ctx)
-        if wait <= 0:
-            return None
-        wait += self._spread(ctx)
-        if wait >= ctx.remaining():
-            ctx.slots[at] = None
-            raise cooldown.refuse(ctx, at, wait)
-        return Wait(wait)
+        return self._prepare(ctx, at) if self._look_at.until else None
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> Directive | None:
         """Reward the budget, or try again on a result that the policy does not accept."""
@@ -281,6 +277,21 @@ class Retry(Strategy):
     def describe(self) -> dict[str, Any]:
         """Show the policy."""
         return {"policy": self._policy, "on": self._on, "budget": self.budget}
+
+    def _prepare(self, ctx: Context, at: int) -> Directive | None:
+        if self._controller is not None:
+            ctx.slots[at] = _Tries(begin_state(self._controller, ctx))
+        cooldown = self.cooldown
+        if cooldown is None or not cooldown.until:
+            return None
+        wait = cooldown.left(ctx)
+        if wait <= 0:
+            return None
+        wait += self._spread(ctx)
+        if wait >= ctx.remaining():
+            ctx.slots[at] = None
+            raise cooldown.refuse(ctx, at, wait)
+        return Wait(wait)
 
     def _again(
         self, ctx: Context, at: int, tries: _Tries, error: Exception | None, value: Any
