@@ -23,7 +23,16 @@ from llm_config_resilience import (
     Strategy,
     engine,
 )
+from llm_config_resilience.context import current_context
 from llm_config_resilience.locks import new_lock
+
+
+@pytest.fixture(autouse=True)
+def own_context():
+    """An interrupt between setting the call in hand and the `try` that takes it back leaves it set."""
+    before = current_context.get()
+    yield
+    current_context.set(before)
 
 
 class Permits(Strategy):
