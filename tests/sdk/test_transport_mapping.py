@@ -134,3 +134,51 @@ def test_a_closed_client_of_the_callers_is_the_callers_mistake():
 )
 def test_what_is_no_librarys_is_left_alone(foreign):
     assert map_error(foreign, endpoint=ENDPOINT) is None
+
+
+def raised(outer, *inner, together=False):
+    """An error as the libraries raise it from the next, or from a group of them."""
+    outer.__cause__ = ExceptionGroup("several attempts", inner) if together else inner[0]
+    return outer
+
+
+REFUSAL = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9)")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            raised(httpcore.ConnectError("All connection attempts failed"), REFUSAL),
+            "[Errno 111] Connection refused",
+        ),
+        (
+            raised(
+                httpx.ConnectError("All connection attempts failed"),
+                raised(OSError("All connection attempts failed"), REFUSAL, OSError(101, "x"), together=True),
+            ),
+            "[Errno 111] Connection refused; [Errno 101] Network is unreachable",
+        ),
+        (
+            raised(httpx.ReadError(""), raised(anyio.BrokenResourceError(), ConnectionResetError(104, "x"))),
+            "[Errno 104] Connection reset by peer",
+        ),
+        (
+            raised(httpcore.ConnectError("x"), socket.gaierror(-2, "Name or service not known")),
+            "[Errno -2] Name or service not known",
+        ),
+        (
+            raised(httpcore.ConnectError("EOF in the handshake"), ssl.SSLEOFError(8, "x")),
+            "EOF in the handshake",
+        ),
+        (raised(httpcore.ConnectError("told"), ValueError()), "told"),
+    ],
+)
+def test_the_reason_is_what_the_operating_system_said(error, said):
+    assert map_error(error, endpoint=ENDPOINT).message.endswith(f": {said}")
+
+
+def test_errors_that_are_behind_each_other_are_walked_once():
+    error, other = httpcore.ConnectError("told"), ValueError()
+    error.__context__, other.__context__ = other, error
+    assert map_error(error, endpoint=ENDPOINT).message == "failed while connecting: told"

@@ -6,8 +6,9 @@ neither family has to be imported to understand it.
 
 from __future__ import annotations
 
+import os
 import ssl
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_sdk.errors import (
     ConnectFailedError,
@@ -17,6 +18,9 @@ from llm_config_sdk.errors import (
     ResponseDecodeError,
     TransportError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CONNECT: Final = "connecting"
 _SEND: Final = "sending the request"
@@ -64,7 +68,7 @@ _BY_NAME: Final[dict[str, _Row]] = {
 _LIBRARIES: Final = frozenset(
     {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
 )
-_CAUSES_FOLLOWED: Final = 8  # links of a chain, in search of a certificate's name
+_CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 
 
 def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) -> LLMConfigError | None:
@@ -93,7 +97,7 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
     certificate = _certificate_problem(error)
     if certificate is not None:
         return ConnectFailedError(f"the server's TLS certificate is not accepted: {certificate}", **facts)
-    said = str(error) or type(error).__name__
+    said = _reason(error) or str(error) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
 
 
@@ -116,11 +120,36 @@ def _row_for(error: Exception) -> _Row | None:
 
 
 def _certificate_problem(error: BaseException) -> str | None:
-    cause: BaseException | None = error
-    for _ in range(_CAUSES_FOLLOWED):
-        if cause is None:
-            return None
+    for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message
-        cause = cause.__cause__ or cause.__context__
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """Say what the operating system said: the async libraries tell of attempts, and not of the reason."""
+    reasons: dict[str, None] = {}
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLError):  # it counts in numbers of its own
+            return ""
+        if isinstance(cause, OSError) and cause.errno is not None:
+            # asyncio has words of its own for a system error; those for a look-up's are below zero.
+            told = f"[Errno {cause.errno}] {os.strerror(cause.errno)}" if cause.errno > 0 else str(cause)
+            reasons[told] = None
+    return "; ".join(reasons)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk an error and what is behind it: causes, contexts, the members of groups."""
+    waiting, seen = [error], set[int]()
+    while waiting and len(seen) < _CAUSES_FOLLOWED:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        if isinstance(found, BaseExceptionGroup):
+            waiting += found.exceptions
+        behind = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        if behind is not None:
+            waiting.append(behind)
