@@ -65,7 +65,7 @@ def sync_cases() -> dict[str, Callable[[], Any]]:
     retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(3))
     theirs = peer(work)
     return {
-        "bare": lambda: work(),  # noqa: PLW0108  # a call as the others are
+        "bare": lambda: work(),  # noqa: PLW0108 - the others pay for their lambda too  # noqa: PLW0108  # a call as the others are
         "three layers": lambda: stack.call(work),
         "three layers, decorated": stack(work),
         "three layers, a listener": lambda: listened.call(work),
@@ -81,7 +81,7 @@ def async_cases() -> dict[str, Callable[[], Awaitable[Any]]]:
     most = five()
     retrying = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(3))
     return {
-        "bare": lambda: work_async(),  # noqa: PLW0108  # a call as the others are
+        "bare": lambda: work_async(),  # noqa: PLW0108 - likewise  # noqa: PLW0108  # a call as the others are
         "three layers": lambda: stack.call_async(work_async),
         "three layers, a listener": lambda: listened.call_async(work_async),
         "five layers": lambda: most.call_async(work_async),
