@@ -31,6 +31,7 @@ from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
 from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
+from llm_config_sdk.credentials import AUTHORIZATION, Token, credentials_for
 from llm_config_sdk.decoding import decode_error
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.observability.events import Incident, Observers
@@ -68,7 +69,6 @@ class Unset(enum.Enum):
 
 UNSET: Final = Unset.UNSET
 
-Token = str | SecretStr
 _LEAST_TIMEOUT: Final = 0.001  # seconds; to a socket, 0 means not to wait rather than to have no time
 _MAX_WATCHERS: Final = 64  # callbacks that a client keeps informed; each has a thread or a task
 DEFAULT_POLICY: Final = ResiliencePolicy()
@@ -155,10 +155,11 @@ class Core:
 
     def __init__(self, options: Options) -> None:
         backups = options.backups
+        self.credentials = credentials_for(options.token)
         settings = read_settings(
             {
                 "base_url": options.base_url,
-                "token": options.token,
+                "token": options.token if self.credentials is None else None,
                 "environment": options.environment,
                 "user": options.user,
                 "backups": (backups if isinstance(backups, str) else tuple(backups)) or None,
@@ -189,6 +190,8 @@ class Core:
         self._fallback = dict(options.fallback or {})
         self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
+        if self.credentials is not None:
+            self._headers.pop(AUTHORIZATION, None)
         self._parent: Core | None = None
         self._closed = False
         self._on_snapshot = False  # whether the last answer was a snapshot's: told once, not at every read

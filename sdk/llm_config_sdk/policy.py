@@ -26,6 +26,7 @@ from llm_config_resilience import (
 )
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.errors import LLMConfigError, TransportError
+from llm_config_sdk.shared import Announcement
 from llm_config_sdk.snapshot import FirstReads
 from llm_config_sdk.status import EndpointStatus
 from llm_config_sdk.transport import waited_in_line
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from llm_config_resilience import Clock, Context, Listener, Strategy
     from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
+    from llm_config_sdk.sealing import EncryptionKey
+    from llm_config_sdk.shared import SharedCache
     from llm_config_sdk.snapshot import SnapshotStore
     from llm_config_sdk.status import CircuitState
     from llm_config_sdk.transport import Endpoint
@@ -73,6 +76,10 @@ class CachePolicy:
         stale_if_error: How long after `ttl` it stands in when no server answers.
         stale_if_slow: How long to wait before a stale entry stands in; `None` waits the call out.
         max_entries: How many entries are kept.
+        redis: The URL of a Redis through which clients share entries, word of what was written, and the state
+            of circuit breakers; left out, nothing is shared.
+        encryption_key: A Fernet key (`cryptography.fernet.Fernet.generate_key()`): secrets are shared too,
+            encrypted. Left out, they stay in memory.
     """
 
     ttl: float = 30.0
@@ -80,6 +87,8 @@ class CachePolicy:
     stale_if_error: float = 24 * 3600.0
     stale_if_slow: float | None = None
     max_entries: int = 10_000
+    redis: str | None = field(default=None, repr=False)  # may carry a password
+    encryption_key: EncryptionKey | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.stale_if_slow or 0.0)
@@ -150,7 +159,8 @@ class Stack:
         self._snapshot = snapshot
         self._listeners = listeners
         self._clock = clock
-        self.breakers = _breakers(self.policy.breaker)
+        self._shared = cache.shared if cache is not None else None
+        self.breakers = _breakers(self.policy.breaker, self._shared)
         retry, self.budget = self.policy.retry, RetryBudget(_RETRY_QUOTA)
         repeat = [Retry(retry, on=is_worth_repeating, budget=self.budget)] if retry is not None else []
         resend = [Retry(retry, on=was_never_sent, budget=self.budget)] if retry is not None else []
@@ -159,12 +169,14 @@ class Stack:
         self._endpoints = endpoints
         self._to_any = to_any = self._failover(endpoints if policy is not None else endpoints[:1])
         to_primary = self._failover(endpoints[:1])
-        shared = [SingleFlight(_entry_key)] if policy is not None else []
-        self._uncached = (deadline, *shared, *repeat, to_any, *guard)
+        together = [SingleFlight(_entry_key)] if policy is not None else []
+        told = [Announcement(self._shared)] if self._shared is not None else []
+        self._asked_once = (deadline, *together)
+        self._uncached = (*repeat, to_any, *guard)
         self.reads = self._pipeline("read", deadline, *repeat, to_any, *guard)
         self.cached_reads = self._behind(cache)
-        self.writes = self._pipeline("write", deadline, *resend, to_primary, *guard)
-        self.repeatable_writes = self._pipeline("write", deadline, *repeat, to_primary, *guard)
+        self.writes = self._pipeline("write", *told, deadline, *resend, to_primary, *guard)
+        self.repeatable_writes = self._pipeline("write", *told, deadline, *repeat, to_primary, *guard)
         self.plain = self._pipeline("plain", deadline, to_primary)
         self._owned: tuple[Pipeline, ...] = (
             self.reads,
@@ -224,6 +236,9 @@ class Stack:
             layers.append(_snapshot_layer(self._snapshot, cache))
         if cache is not None:
             layers.append(_cache_layer(cache))
+        layers += self._asked_once
+        if cache is not None and cache.shared is not None:
+            layers.append(_shared_layer(cache.policy, cache.shared))
         return self._pipeline("read", *layers, *self._uncached)
 
     def _failover(self, endpoints: Sequence[Endpoint]) -> Failover:
@@ -245,8 +260,8 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_worth_repeating(error: Exception) -> bool:
-    """Whether a call that may be seen twice is tried again."""
-    return bool(getattr(error, "is_retriable", False))
+    """Whether a call that may be seen twice is tried again; never where the caller is not let in."""
+    return bool(getattr(error, "is_retriable", False)) and not getattr(error, "is_unauthorized", False)
 
 
 def was_never_sent(error: Exception) -> bool:
@@ -267,7 +282,7 @@ def _is_an_answer(error: type[BaseException] | BaseException) -> bool:
     return isinstance(error, LLMConfigError) and not is_endpoints_fault(error)
 
 
-def _breakers(policy: BreakerPolicy | None) -> PerTarget | None:
+def _breakers(policy: BreakerPolicy | None, shared: SharedCache | None) -> PerTarget | None:
     if policy is None:
         return None
 
@@ -277,6 +292,7 @@ def _breakers(policy: BreakerPolicy | None) -> PerTarget | None:
             policy.success_threshold,
             policy.timeout,
             exclude=[_is_an_answer],
+            storage=shared.circuit_storage(endpoint.url) if shared is not None else None,
             name=endpoint.url,
         )
 
@@ -293,6 +309,18 @@ def _cache_layer(cache: EntryCache) -> CacheFallback:
         stale_if_error=policy.stale_if_error,
         stale_if_slow=policy.stale_if_slow,
         on=is_outage,
+    )
+
+
+def _shared_layer(policy: CachePolicy, shared: SharedCache) -> CacheFallback:
+    # Within the deadline, and once for all who ask. What is renewed in the background is the local cache's.
+    return CacheFallback(
+        shared,
+        key=_entry_key,
+        ttl=policy.ttl,
+        stale_if_error=policy.stale_if_error,
+        on=is_outage,
+        name="shared",
     )
 
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from llm_config_resilience import Answer, Clock, Listener
     from llm_config_sdk.contract import Environment, Health
-    from llm_config_sdk.core import Plan, Token
+    from llm_config_sdk.core import Attempt, Plan
+    from llm_config_sdk.credentials import Token
+    from llm_config_sdk.decoding import Reply
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
     from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.operations import Call
@@ -51,7 +53,10 @@ class ConfigClient:
 
     Args:
         base_url: The primary server; left out, `LLM_CONFIG_BASE_URL`.
-        token: The bearer token; left out, `LLM_CONFIG_TOKEN`.
+        token: The bearer token, a callable that gives one, or an `httpx.Auth` that puts its authorization
+            into headers; left out, `LLM_CONFIG_TOKEN`. A callable is asked at the first request, and again
+            when a server answers 401, once for all calls that wait; it may be `async` in the async client,
+            and in the sync client bounds its own time.
         environment: What `env` is where a call leaves it out; left out, `LLM_CONFIG_ENVIRONMENT`, else
             development.
         user: Sent as `X-User-ID` and named as the author of changes; left out, `LLM_CONFIG_USER`.
@@ -878,7 +883,13 @@ class ConfigClient:
         core = self._core
         attempt = core.begin(endpoint, call)
         try:
-            return core.read(attempt, self._transport.send(attempt.request, attempt.timeout))
+            return core.read(attempt, self._send(attempt))
         except LLMConfigError as error:
             core.blame(error, attempt)
             raise
+
+    def _send(self, attempt: Attempt[Any]) -> Reply:
+        credentials = self._core.credentials
+        if credentials is None:
+            return self._transport.send(attempt.request, attempt.timeout)
+        return credentials.send(self._transport, attempt.request, attempt.timeout, attempt.call.progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from llm_config_sdk.errors import (
     ConnectFailedError,
@@ -103,11 +103,14 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
 
 IN_LINE: Final = {"phase": _WAIT}
 """Details of an error that happened before any endpoint was asked."""
+FOR_A_TOKEN: Final = {"phase": "waiting for a token"}
+"""The same, where no connection was what was wanting."""
 
 
 def waited_in_line(error: Exception) -> bool:
-    """Whether no connection became free: nothing was sent, and no endpoint is to blame."""
-    return isinstance(error, TransportError) and error.details.get("phase") == _WAIT
+    """Whether no connection became free, or no token came: nothing was sent, and no endpoint is to blame."""
+    phases = IN_LINE["phase"], FOR_A_TOKEN["phase"]
+    return isinstance(error, TransportError) and error.details.get("phase") in phases
 
 
 def _row_for(error: Exception) -> _Row | None:
@@ -149,7 +152,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(found))
         yield found
         if isinstance(found, BaseExceptionGroup):
-            waiting += found.exceptions
+            waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
         behind = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
         if behind is not None:
             waiting.append(behind)
