@@ -38,6 +38,7 @@ from llm_config_sdk.observability.events import Incident, Observers
 from llm_config_sdk.operations import Call, Operation, check_header, client_headers
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
 from llm_config_sdk.settings import read_settings
+from llm_config_sdk.shared import SharedCache
 from llm_config_sdk.snapshot import SnapshotPolicy, SnapshotStore
 from llm_config_sdk.status import ClientStatus
 from llm_config_sdk.transport import Endpoint, WireRequest
@@ -85,7 +86,7 @@ class Options:
     user: str | None
     backups: Sequence[str]
     resilience: ResiliencePolicy | None
-    cache: CachePolicy | None
+    cache: CachePolicy | str | None
     headers: Mapping[str, str] | None
     timeout: float | None
     fallback: Mapping[Any, Any] | None
@@ -177,7 +178,7 @@ class Core:
         self.clock: Clock = options.clock if options.clock is not None else SystemClock()
         self._listeners = tuple(options.listeners)
         self.observers = Observers.of(self._listeners, self.clock)
-        self.cache = EntryCache(options.cache, self.clock) if options.cache is not None else None
+        self.cache = _open_cache(options.cache, self.endpoints[0].url, self.clock)
         self.snapshot = _open_snapshot(options, self.endpoints[0].url, self.clock, self._lost)
         self.stack = Stack(
             options.resilience,
@@ -220,6 +221,8 @@ class Core:
         if headers is not None:
             twin._headers = {**self._headers, **client_headers(headers)}  # noqa: SLF001  # as above
         if not isinstance(cache, Unset):
+            if cache is not None and cache.redis is not None:
+                raise errors.InvalidRequestError("what is shared through Redis is for the constructor to say")
             twin.cache = EntryCache(cache, self.clock) if cache is not None else None
         if not isinstance(resilience, Unset):
             twin.stack = Stack(
@@ -240,7 +243,9 @@ class Core:
     def close(self) -> None:
         """Refuse further calls, and end background work that is no other client's."""
         self._closed = True
-        self.cache = None
+        cache, self.cache = self.cache, None
+        if cache is not None and self._parent is None:
+            cache.close()
         self.closing.open()
         if self._parent is None:
             self.watchers.close()
@@ -574,13 +579,13 @@ class Core:
     def finish(self, plan: Plan[T], answer: Answer[Any]) -> T:
         """Make the stack's answer the client's, with its provenance."""
         value, call, cache = answer.value, plan.call, self.cache
-        if isinstance(value, Fetched):
+        if answer.source == "stale":
+            value = self._stale(value.entry if isinstance(value, Fetched) else value, call, answer)
+        elif isinstance(value, Fetched):
             if plan.fresh and cache is not None and call.entry_key is not None:
                 cache.keep(call.entry_key, value)
             value = value.entry
             self._on_snapshot = False
-        elif answer.source == "stale":
-            value = self._stale(value, call, answer)
         elif isinstance(value, ConfigEntry) and not call.operation.is_read:
             self._remember(call, value)
         elif call.operation is operations.DELETE_CONFIG:
@@ -613,6 +618,8 @@ class Core:
             return
         if self.cache is not None:
             self.cache.delete(call.entry_key)
+            if self.cache.shared is not None and call.operation.is_read:
+                self.cache.shared.delete_later(call.entry_key)
         if self.snapshot is not None:
             self.snapshot.delete(call.entry_key)
 
@@ -757,6 +764,17 @@ class Countdown:
         if left <= 0:
             raise errors.RequestTimeoutError(f"no answer within {self._seconds:g} s")
         return left
+
+
+def _open_cache(given: CachePolicy | str | None, origin: str, clock: Clock) -> EntryCache | None:
+    policy = CachePolicy(redis=given) if isinstance(given, str) else given
+    if policy is None:
+        return None
+    cache = EntryCache(policy, clock)
+    if policy.redis is not None:
+        key = policy.encryption_key
+        cache.shared = SharedCache(policy.redis, origin=origin, cache=cache, clock=clock, encryption_key=key)
+    return cache
 
 
 def _open_snapshot(

@@ -62,7 +62,8 @@ class ConfigClient:
         user: Sent as `X-User-ID` and named as the author of changes; left out, `LLM_CONFIG_USER`.
         backups: Base URLs that reads fail over to; left out, `LLM_CONFIG_BACKUPS`.
         resilience: What happens when servers fail; `None` makes one plain call.
-        cache: How long reads may be answered without a server; `None` keeps nothing.
+        cache: How long reads may be answered without a server; `None` keeps nothing, the URL of a Redis
+            (`redis://…`) shares what is kept with other processes.
         headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
         timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
         fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
@@ -92,7 +93,7 @@ class ConfigClient:
         user: str | None = None,
         backups: Sequence[str] = (),
         resilience: ResiliencePolicy | None = DEFAULT_POLICY,
-        cache: CachePolicy | None = DEFAULT_CACHE,
+        cache: CachePolicy | str | None = DEFAULT_CACHE,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         fallback: Mapping[tuple[str, str], Any] | None = None,
