@@ -8,9 +8,12 @@ import typer
 from llm_config_sdk import __version__
 from llm_config_sdk.cli import PROGRAM, commands, explain
 from llm_config_sdk.cli.demo import demo
+from llm_config_sdk.cli.doctor import doctor
 from llm_config_sdk.cli.exits import exits_help
 from llm_config_sdk.cli.output import survive_any_encoding, write_line
 from llm_config_sdk.cli.serve import serve
+from llm_config_sdk.cli.transfer import export, import_
+from llm_config_sdk.cli.watch import watch
 
 _LOGGERS: Final = ("llm_config_sdk", "llm_config_resilience")
 
@@ -52,7 +55,11 @@ app.command("list")(commands.list_)
 app.command("history")(commands.history)
 app.command("rollback")(commands.rollback)
 app.command("delete")(commands.delete)
+app.command("watch")(watch)
+app.command("export")(export)
+app.command("import")(import_)
 app.command("health")(commands.health)
+app.command("doctor")(doctor)
 app.command("explain")(explain.explain)
 app.command("demo")(demo)
 app.command(

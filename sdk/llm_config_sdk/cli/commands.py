@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -32,7 +32,13 @@ _STDIN = "-"
 
 @contextmanager
 def connected(
-    base_url: str | None, token: str | None, env: str | None, timeout: float | None, *, as_json: bool
+    base_url: str | None,
+    token: str | None,
+    env: str | None,
+    timeout: float | None,
+    *,
+    header: Sequence[str] | None = None,
+    as_json: bool,
 ) -> Generator[ConfigClient, None, None]:
     """Make a client, and end the command with a message and an exit code if anything goes wrong."""
     try:
@@ -41,12 +47,34 @@ def connected(
                 "no server to talk to", hint="Pass --base-url, or set LLM_CONFIG_BASE_URL."
             )
         # One command is one call: there is nothing to cache.
-        with ConfigClient(base_url, token=token, environment=env, timeout=timeout, cache=None) as client:
+        with ConfigClient(
+            base_url,
+            token=token,
+            environment=env,
+            timeout=timeout,
+            headers=read_headers(header),
+            cache=None,
+        ) as client:
             yield client
     except LLMConfigError as error:
         code = exit_for(error)
         report(error, code, as_json=as_json)
         raise typer.Exit(code) from None
+
+
+def read_headers(given: Sequence[str] | None) -> dict[str, str]:
+    """Read `NAME:VALUE` pairs.
+
+    Raises:
+        InvalidRequestError: One of them is no pair. It is not shown: it may be a credential.
+    """
+    headers: dict[str, str] = {}
+    for pair in given or ():
+        name, colon, value = pair.partition(":")
+        if not colon:
+            raise InvalidRequestError("a header must be NAME:VALUE", hint="Pass --header NAME:VALUE.")
+        headers[name.strip()] = value.strip()
+    return headers
 
 
 def get(
@@ -60,11 +88,12 @@ def get(
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
     reveal: options.Reveal = False,
 ) -> None:
     """Print an entry's value: a string as it is, anything else as JSON."""
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entry = client.resolve(namespace, key) if resolve else client.get_config(namespace, key)
     if as_json:
         write_json(entry_document(entry, reveal=reveal))
@@ -91,20 +120,19 @@ def set_(
         int | None,
         typer.Option("--expected-version", help="Write only if this is the newest.", show_default=False),
     ] = None,
-    user: Annotated[
-        str | None, typer.Option("--user", help="The author; left out, LLM_CONFIG_USER.", show_default=False)
-    ] = None,
+    user: options.User = None,
     base_url: options.BaseUrl = None,
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
     reveal: options.Reveal = False,
 ) -> None:
     """Create an entry, or give it a new version."""
     text = sys.stdin.read().removesuffix("\n") if value == _STDIN else value
     parsed = text if string or secret else _parse(text)
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entry = client.set_config(
             namespace, key, parsed, secret=secret, expected_version=expected_version, user=user
         )
@@ -121,11 +149,12 @@ def list_(
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
     reveal: options.Reveal = False,
 ) -> None:
     """List a namespace's entries."""
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entries = client.list_configs(namespace)
     if as_json:
         write_json([entry_document(entry, reveal=reveal) for entry in entries])
@@ -143,10 +172,11 @@ def history(
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List an entry's versions, newest first; what was a secret stays hidden."""
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         items = client.get_history(namespace, key)
     if as_json:
         write_json([history_document(item) for item in items])
@@ -167,11 +197,12 @@ def rollback(
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
     reveal: options.Reveal = False,
 ) -> None:
     """Write an earlier version's value as a new version."""
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entry = client.rollback(namespace, key, version)
     if as_json:
         write_json(entry_document(entry, reveal=reveal))
@@ -188,10 +219,11 @@ def delete(
     token: options.Token = None,
     env: options.Env = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Delete an entry; its history stays, and rollback brings it back."""
-    with connected(base_url, token, env, timeout, as_json=as_json) as client:
+    with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         client.delete_config(namespace, key)
     if as_json:
         write_json({"deleted": True, "namespace": namespace, "key": key})
@@ -204,10 +236,11 @@ def health(
     base_url: options.BaseUrl = None,
     token: options.Token = None,
     timeout: options.Timeout = None,
+    header: options.Header = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Ask the server how it is."""
-    with connected(base_url, token, None, timeout, as_json=as_json) as client:
+    with connected(base_url, token, None, timeout, header=header, as_json=as_json) as client:
         found = client.health_check()
     if as_json:
         write_json(found.model_dump(mode="json"))

@@ -24,6 +24,7 @@ class Exit(IntEnum):
     DENIED = 5
     INVALID = 6
     UNAVAILABLE = 7
+    INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ EXITS: Final = (
     ),
     _Row(Exit.USAGE, "the command line is wrong, or an extra is not installed", _never),
     _Row(Exit.FAILED, "anything else: a conflict, say, or a claim of the demo that does not hold", _never),
+    _Row(Exit.INTERRUPTED, "ended by Ctrl-C", _never),
 )
 """The table that decides, first match first, and that `--help` shows."""
 

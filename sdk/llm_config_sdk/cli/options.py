@@ -27,6 +27,15 @@ BaseUrl = Annotated[
         rich_help_panel=_CONNECTION,
     ),
 ]
+Backup = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backup",
+        help="A server that reads fail over to; left out, LLM_CONFIG_BACKUPS; may be repeated.",
+        show_default=False,
+        rich_help_panel=_CONNECTION,
+    ),
+]
 Token = Annotated[
     str | None,
     typer.Option(
@@ -56,8 +65,25 @@ Timeout = Annotated[
         rich_help_panel=_CONNECTION,
     ),
 ]
+Header = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="NAME:VALUE",
+        help="Sent with every request, as X-Forwarded-Proto:https where no proxy adds it; may be repeated.",
+        show_default=False,
+        rich_help_panel=_CONNECTION,
+    ),
+]
+User = Annotated[
+    str | None, typer.Option("--user", help="The author; left out, LLM_CONFIG_USER.", show_default=False)
+]
 AsJson = Annotated[
     bool,
     typer.Option("--json", help="One JSON document on stdout, for machines.", rich_help_panel=_OUTPUT),
+]
+AsJsonLines = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object a line on stdout, for machines.", rich_help_panel=_OUTPUT),
 ]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show secrets.", rich_help_panel=_OUTPUT)]

@@ -47,6 +47,12 @@ def write_line(text: str) -> None:
     _write(inert(text) if sys.stdout.isatty() else text, sys.stdout)
 
 
+def write_now(text: str) -> None:
+    """Write a line as `write_line` does, and hand it over at once: somebody waits for it."""
+    write_line(text)
+    sys.stdout.flush()
+
+
 def write_note(text: str) -> None:
     """Write a remark beside the output, to stderr."""
     _write(inert(text), sys.stderr)
