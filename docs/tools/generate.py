@@ -99,6 +99,14 @@ PACKAGES: Final = (
         },
     ),
     Package(
+        "llm_config_resilience.testing",
+        "resilience/llm_config_resilience/testing.py",
+        "llm_config_resilience.testing",
+        "For tests of code that uses the toolkit: no waiting, and events to look at. The same are pytest\n"
+        'fixtures with `pytest_plugins = ["llm_config_resilience.testing_plugin"]`.',
+        {"": "Functions"},
+    ),
+    Package(
         "llm_config_mock_server",
         "mock_server/llm_config_mock_server/__init__.py",
         "llm_config_mock_server",
