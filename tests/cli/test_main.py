@@ -62,6 +62,10 @@ def test_help_names_every_command_and_exit_code(invoke):
         "delete",
         "health",
         "explain",
+        "watch",
+        "export",
+        "import",
+        "doctor",
         "demo",
         "serve",
     ):
@@ -74,3 +78,26 @@ def test_help_names_every_command_and_exit_code(invoke):
 def test_the_version(program):
     ended = program("--version")
     assert (ended.returncode, ended.stdout) == (0, f"llm-config-sdk {llm_config_sdk.__version__}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_each_shell(program, shell):
+    asked = program(
+        _LLM_CONFIG_SDK_COMPLETE=f"complete_{shell}",
+        _TYPER_COMPLETE_ARGS="llm-config-sdk wa",
+        _TYPER_COMPLETE_FISH_ACTION="get-args",
+        COMP_WORDS="llm-config-sdk wa",
+        COMP_CWORD="1",
+    )
+    assert asked.returncode == 0
+    assert "watch" in asked.stdout
+    assert "rollback" not in asked.stdout
+
+
+def test_environments_are_completed(program):
+    asked = program(
+        _LLM_CONFIG_SDK_COMPLETE="complete_bash",
+        COMP_WORDS="llm-config-sdk get app/llm model --env prod",
+        COMP_CWORD="5",
+    )
+    assert (asked.returncode, asked.stdout.split()) == (0, ["production"])
