@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_config_resilience import (
     CacheFallback,
     CircuitBreaker,
+    Cooldown,
     DeadlineExceededError,
     Failover,
     PerTarget,
@@ -34,7 +35,7 @@ from llm_config_sdk.transport import waited_in_line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llm_config_resilience import Clock, Context, Listener, Strategy
+    from llm_config_resilience import Clock, Context, Directive, Listener, Strategy
     from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
     from llm_config_sdk.sealing import EncryptionKey
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from llm_config_sdk.transport import Endpoint
 
 ATTEMPT_TIMEOUT: Final = 5.0  # seconds, for one attempt: half of a call's default total
+UNEXPLAINED_LIMIT_WAIT: Final = 1.0  # seconds; the 0.5 server's bucket is full again by then
+UNEXPLAINED_LIMIT_ATTEMPTS: Final = 2  # in all; the 0.5 server bans an address after ten refusals
 _GRACE: Final = 0.02  # seconds; see `TotalTimeout`
 
 
@@ -162,8 +165,12 @@ class Stack:
         self._shared = cache.shared if cache is not None else None
         self.breakers = _breakers(self.policy.breaker, self._shared)
         retry, self.budget = self.policy.retry, RetryBudget(_RETRY_QUOTA)
-        repeat = [Retry(retry, on=is_worth_repeating, budget=self.budget)] if retry is not None else []
-        resend = [Retry(retry, on=was_never_sent, budget=self.budget)] if retry is not None else []
+        repeat: list[Strategy] = []
+        resend: list[Strategy] = []
+        if retry is not None:
+            cooldown = Cooldown()  # a limit that a write meets holds for reads, too
+            repeat = [PatientRetry(retry, on=is_worth_repeating, budget=self.budget, cooldown=cooldown)]
+            resend = [PatientRetry(retry, on=was_never_sent, budget=self.budget, cooldown=cooldown)]
         guard = [self.breakers] if self.breakers is not None else []
         deadline = TotalTimeout()
         self._endpoints = endpoints
@@ -260,8 +267,20 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_worth_repeating(error: Exception) -> bool:
-    """Whether a call that may be seen twice is tried again; never where the caller is not let in."""
-    return bool(getattr(error, "is_retriable", False)) and not getattr(error, "is_unauthorized", False)
+    """Whether a call that may be seen twice is tried again; never where the caller is not let in.
+
+    A server that says 429 and not for how long is asked twice in all: it may ban who insists.
+    """
+    if not isinstance(error, LLMConfigError):
+        return bool(getattr(error, "is_retriable", False))
+    if is_unexplained_limit(error) and (error.attempts or 1) >= UNEXPLAINED_LIMIT_ATTEMPTS:
+        return False
+    return error.is_retriable and not error.is_unauthorized
+
+
+def is_unexplained_limit(error: Exception) -> bool:
+    """Whether there were too many requests, and the server does not say when there may be more."""
+    return isinstance(error, LLMConfigError) and error.is_rate_limited and error.retry_after is None
 
 
 def was_never_sent(error: Exception) -> bool:
@@ -340,6 +359,16 @@ def _snapshot_layer(snapshot: SnapshotStore, cache: EntryCache | None) -> CacheF
 def _entry_key(call: Call[Any], timeout: float | None) -> tuple[str, str, str] | None:
     del timeout
     return call.entry_key
+
+
+class PatientRetry(Retry):
+    """Leaves a server alone for a second that says 429 and not for how long, in this call and in others."""
+
+    def failed(self, ctx: Context, at: int, error: Exception) -> Directive | None:
+        """Begin the second in which no call is made; then decide as ever."""
+        if self.cooldown is not None and is_unexplained_limit(error):
+            self.cooldown.heed(ctx, error, UNEXPLAINED_LIMIT_WAIT)
+        return super().failed(ctx, at, error)
 
 
 class TotalTimeout(Timeout):

@@ -39,12 +39,12 @@ def test_the_layers_stand_in_the_order_that_was_thought_through():
         "CacheFallback",
         "TotalTimeout",
         "SingleFlight",
-        "Retry",
+        "PatientRetry",
         "Failover",
         "PerTarget",
     ]
     for pipeline in (made.reads, made.writes, made.repeatable_writes):
-        assert layers(pipeline) == ["TotalTimeout", "Retry", "Failover", "PerTarget"]
+        assert layers(pipeline) == ["TotalTimeout", "PatientRetry", "Failover", "PerTarget"]
     assert layers(made.plain) == ["TotalTimeout", "Failover"]
 
 
