@@ -31,8 +31,7 @@ from llm_config_sdk.errors import InvalidRequestError
 from llm_config_sdk.sealing import EntrySeal
 
 if TYPE_CHECKING:
-    from redis import Redis
-    from redis.client import PubSub
+    from collections.abc import Generator
 
     from llm_config_resilience import Clock, Context, Entry
     from llm_config_resilience.directives import Directive
@@ -76,7 +75,7 @@ class SharedCache:
     def __init__(
         self, url: str, *, origin: str, cache: EntryCache, clock: Clock, encryption_key: EncryptionKey | None
     ) -> None:
-        self._client = _connect(url)
+        self._client = _connect(url)  # redis-py's own types are partly unknown
         self._namespace = f"{_PREFIX}:{FORMAT}:{_digest(origin)}"
         self._channel = f"{self._namespace}:written"
         self._seal = EntrySeal(encryption_key)
@@ -86,6 +85,7 @@ class SharedCache:
         self._lock = new_lock()
         self._unsent: dict[Key, object] = {}
         self._failing: set[str] = set()
+        self._circuits: list[_CircuitStorage] = []
         self._stopped = threading.Event()
         self.listening = threading.Event()
         self._store = self._new_store()
@@ -136,49 +136,56 @@ class SharedCache:
     def delete(self, key: Key) -> Any:
         """Forget an entry, here and everywhere. What cannot be told to Redis now is told when it is back."""
         self._cache.delete(key)
-        token = self._note_unsent(key)
         if asked_in_async():
-            return self._delete_async(key, token)
-        self._tell(key, token)
+            return self._delete_async(key)
+        try:
+            self._tell(key)
+        except BaseException:
+            self.delete_later(key)
+            raise
         return None
 
-    async def _delete_async(self, key: Key, token: object) -> None:
+    async def _delete_async(self, key: Key) -> None:
         from anyio import to_thread  # noqa: PLC0415  # sync users never need it
 
-        with self._watching("delete"):
-            await self._store.delete(key)
-            await to_thread.run_sync(self._publish, key, abandon_on_cancel=True)
-        self._sent(key, token)
+        try:
+            with self._watching("delete"):
+                await self._store.delete(key)
+                await to_thread.run_sync(self._publish, key, abandon_on_cancel=True)
+        except BaseException:
+            self.delete_later(key)
+            raise
 
     def delete_later(self, key: Key) -> None:
         """Have an entry forgotten soon, by the listener; to this client it is gone at once. Does no I/O."""
-        self._note_unsent(key)
+        with self._lock:
+            self._unsent[key] = object()
+            if len(self._unsent) > _MAX_UNSENT:
+                del self._unsent[next(iter(self._unsent))]
 
     def close(self) -> None:
         """End the listener and the connections."""
         self._stopped.set()
+        for storage in self._circuits:
+            storage.leave()
         self._client.close()
 
     # --- Telling ---
 
-    def _note_unsent(self, key: Key) -> object:
-        token = object()
-        with self._lock:
-            self._unsent[key] = token
-            if len(self._unsent) > _MAX_UNSENT:
-                del self._unsent[next(iter(self._unsent))]
-        return token
-
-    def _sent(self, key: Key, token: object) -> None:
-        with self._lock:
-            if self._unsent.get(key) is token:
-                del self._unsent[key]
-
-    def _tell(self, key: Key, token: object) -> None:
+    def _tell(self, key: Key) -> None:
         with self._watching("delete"):
             self._store.delete(key)
             self._publish(key)
-        self._sent(key, token)
+
+    def _tell_unsent(self) -> None:
+        with self._lock:
+            unsent = list(self._unsent.items())
+        with contextlib.suppress(Exception):  # reported, and tried again at the next look
+            for key, token in unsent:
+                self._tell(key)
+                with self._lock:
+                    if self._unsent.get(key) is token:  # else it was written again meanwhile
+                        del self._unsent[key]
 
     def _publish(self, key: Key) -> None:
         self._client.publish(self._channel, json.dumps({"by": self._self, "key": key}))
@@ -202,19 +209,18 @@ class SharedCache:
         Args:
             message: As redis-py hands it out; `None` when there was none.
         """
-        kind = message["type"] if message is not None else None
+        kind, data = ("", b"") if message is None else (message["type"], message["data"])
         if kind == "subscribe":
             self._store = self._new_store()  # Redis is there: no cooldown any more
+            self._tell_unsent()
             self._cache.clear()
             self._recovered()
             self.listening.set()
-        elif kind == "message":
-            self._drop(message["data"])
-        if self._unsent and self.listening.is_set():
-            with self._lock:
-                unsent = list(self._unsent.items())
-            for key, token in unsent:
-                self._tell(key, token)
+            return
+        if kind == "message":
+            self._drop(data)
+        if self.listening.is_set():
+            self._tell_unsent()
 
     def lost(self, error: Exception) -> None:
         """Note that messages may be missed from now on.
@@ -241,7 +247,7 @@ class SharedCache:
     # --- Reporting ---
 
     @contextlib.contextmanager
-    def _watching(self, what: str) -> Any:
+    def _watching(self, what: str) -> Generator[None]:
         try:
             yield
         except Exception as error:
@@ -272,7 +278,9 @@ class SharedCache:
         Args:
             endpoint: Its URL.
         """
-        return _CircuitStorage("closed", self._client, f"{_PREFIX}:{FORMAT}:{_digest(endpoint)}")
+        storage = _CircuitStorage("closed", self._client, f"{_PREFIX}:{FORMAT}:{_digest(endpoint)}")
+        self._circuits.append(storage)
+        return storage
 
     def _new_store(self) -> RedisStore:
         return RedisStore(
@@ -378,7 +386,7 @@ class _CircuitStorage(pybreaker.CircuitRedisStorage):
 
     _is_made = False
 
-    def __init__(self, state: str, redis_object: Redis, namespace: str) -> None:
+    def __init__(self, state: str, redis_object: Any, namespace: str) -> None:
         super().__init__(state, redis_object, namespace)
         self._is_made = True
 
@@ -386,9 +394,22 @@ class _CircuitStorage(pybreaker.CircuitRedisStorage):
         if self._is_made:
             super()._initialize_redis_state(state)
 
+    def leave(self) -> None:
+        """Leave Redis alone from now on: what still looks at the circuit finds it closed, and ends."""
+        self._redis: Any = _Nothing()
+
+
+class _Nothing:
+    """What is left of a Redis when its client is closed."""
+
+    def _answer(self, *_arguments: object) -> None:
+        return None
+
+    get = set = setnx = transaction = ping = _answer
+
 
 def _follow(
-    shared_ref: weakref.ref[SharedCache], client: Redis, channel: str, stopped: threading.Event
+    shared_ref: weakref.ref[SharedCache], client: Any, channel: str, stopped: threading.Event
 ) -> None:
     """Listen until nobody wants to hear any more."""
     while not stopped.is_set():
@@ -406,7 +427,7 @@ def _follow(
         stopped.wait(_COOLDOWN)
 
 
-def _hear(shared_ref: weakref.ref[SharedCache], pubsub: PubSub, stopped: threading.Event) -> None:
+def _hear(shared_ref: weakref.ref[SharedCache], pubsub: Any, stopped: threading.Event) -> None:
     spoke = asked = time.monotonic()
     while not stopped.is_set():
         message = pubsub.get_message(timeout=_POLL)
@@ -431,7 +452,7 @@ def _lose(shared_ref: weakref.ref[SharedCache], error: Exception) -> None:
         shared.lost(error)
 
 
-def _connect(url: str) -> Redis:
+def _connect(url: str) -> Any:
     try:
         import redis  # noqa: PLC0415  # an extra
         from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -441,7 +462,8 @@ def _connect(url: str) -> Redis:
             "a cache in Redis needs the extra: install llm-config-sdk[redis]"
         ) from error
     try:
-        return redis.Redis.from_url(
+        maker: Any = redis.Redis
+        return maker.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
         )
     except ValueError as error:

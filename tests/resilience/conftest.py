@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
-import shutil
-import socket
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from llm_config_resilience import Event, ManualClock, Pipeline
+from redis_server import redis_url  # noqa: F401  # a fixture
 from resilience.crowds import Crowd
 
 if TYPE_CHECKING:
@@ -122,36 +119,3 @@ def script() -> type[Script]:
 def crowd(colour: Colour) -> Iterator[Crowd]:
     with Crowd(colour) as callers:
         yield callers
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of our own, empty and gone with the tests."""
-    program = shutil.which("redis-server")
-    if program is None:
-        missing = "redis-server is not installed (Debian: apt-get install redis-server)"
-        if os.environ.get("CI", "").lower() in {"1", "true"}:
-            pytest.fail(missing)
-        pytest.skip(missing)
-    home = tmp_path_factory.mktemp("redis")
-    while True:
-        port = free_port()
-        options = f"--bind 127.0.0.1 --port {port} --dir {home} --appendonly no --daemonize no".split()
-        with subprocess.Popen([program, *options, "--save", ""], stdout=subprocess.PIPE, text=True) as server:
-            try:
-                said = ""
-                for line in server.stdout or ():
-                    said += line
-                    if "Ready to accept connections" in line:
-                        yield f"redis://127.0.0.1:{port}/0"
-                        return
-                if "Address already in use" not in said:  # else another program was quicker
-                    pytest.fail(f"redis-server did not start: {said}")
-            finally:
-                server.terminate()

@@ -8,6 +8,7 @@ import pytest
 
 from client_faces import ALL, OWN, Driver, Face, SteppingClock
 from llm_config_mock_server import MockServer
+from redis_server import redis_url  # noqa: F401  # a fixture
 
 SEED = 1  # servers of one seed share their tokens
 
