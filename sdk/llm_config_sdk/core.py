@@ -12,6 +12,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -32,7 +33,7 @@ from llm_config_sdk._version import __version__
 from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
 from llm_config_sdk.credentials import AUTHORIZATION, Token, credentials_for
-from llm_config_sdk.decoding import decode_error
+from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.observability.events import Incident, Observers
 from llm_config_sdk.operations import Call, Operation, check_header, client_headers
@@ -134,6 +135,7 @@ class Attempt(Generic[T]):
         timeout: Seconds that it may take; `None` for as long as it takes.
         as_of: How many writes the cache had seen when it was sent.
         sending: What observers were told of it; `None` where nobody listens.
+        held: The entry that the server may answer is still the newest, where it was asked so.
     """
 
     call: Call[T]
@@ -142,6 +144,7 @@ class Attempt(Generic[T]):
     timeout: float | None
     as_of: int
     sending: Sending | None = None
+    held: ConfigEntry | None = None
 
 
 class Core:
@@ -495,6 +498,9 @@ class Core:
         headers = {**self._headers, REQUEST_ID_HEADER: call.request_id, **call.headers}
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+        held = self._held(call, endpoint)
+        if held is not None and held.provenance.validator is not None:
+            headers[operations.IF_NONE_MATCH_HEADER] = held.provenance.validator
         request = WireRequest(call.operation.method, endpoint, call.target, headers, call.body)
         sending = None
         if call.progress.observation is not None:
@@ -504,7 +510,19 @@ class Core:
         left = max(context.remaining(), _LEAST_TIMEOUT) if context is not None else inf
         allowed = left if limit is None else min(left, limit)
         as_of = self.cache.writes if self.cache is not None else 0
-        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of, sending)
+        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of, sending, held)
+
+    def _held(self, call: Call[Any], endpoint: Endpoint) -> ConfigEntry | None:
+        """Find what is held of an entry that came from this very server with an entity tag."""
+        cache, key = self.cache, call.entry_key
+        if call.operation is not operations.GET_CONFIG or cache is None or key is None:
+            return None
+        kept = cache.get(key)
+        if kept is None:
+            return None
+        entry: ConfigEntry = kept.value
+        mark = entry.provenance
+        return entry if mark.validator is not None and mark.endpoint == endpoint.url else None
 
     def read(self, attempt: Attempt[T], reply: Reply) -> Any:
         """Read a reply: a value, an entry for the cache, or the error that the reply means.
@@ -512,12 +530,16 @@ class Core:
         Raises:
             LLMConfigError: What the server, or something in its place, answered.
         """
-        call = attempt.call
-        if reply.is_success:
-            value = self._judge(call.operation.read(reply), attempt, reply)
+        call, held = attempt.call, attempt.held
+        is_unmodified = reply.status == HTTPStatus.NOT_MODIFIED and held is not None
+        if reply.is_success or is_unmodified:
+            read: Any = held if is_unmodified else call.operation.read(reply)
+            value = self._judge(read, attempt, reply)
             if call.progress.observation is not None and attempt.sending is not None:
                 call.progress.observation.answered(attempt.sending, reply.status)
             return value
+        if reply.status == HTTPStatus.NOT_MODIFIED:
+            raise refuse_not_modified(reply)
         error = decode_error(reply, now=datetime.now(UTC))
         if call.operation is operations.DELETE_CONFIG and call.progress.may_have_arrived and is_absent(error):
             return None  # an earlier attempt took effect, and its reply was lost
@@ -538,7 +560,10 @@ class Core:
         call = attempt.call
         if call.operation is operations.GET_CONFIG:
             _check_asked_for(value, call)
-            return Fetched(self._mark(value, attempt), attempt.as_of)
+            validator, held = read_validator(reply), attempt.held
+            if validator is None and held is not None and value is held:
+                validator = held.provenance.validator
+            return Fetched(self._mark(value, attempt, validator), attempt.as_of)
         if call.operation is operations.LIST_CONFIGS:
             # The 0.5 server matches namespaces by prefix, and no server promises an order.
             own = [self._mark(entry, attempt) for entry in value if entry.namespace == call.namespace]
@@ -561,7 +586,7 @@ class Core:
             return entry.model_copy(update={"stored_value": SecretStr(body["value"]), "secret": True})
         return entry.as_secret()
 
-    def _mark(self, entry: ConfigEntry, attempt: Attempt[Any]) -> ConfigEntry:
+    def _mark(self, entry: ConfigEntry, attempt: Attempt[Any], validator: str | None = None) -> ConfigEntry:
         """Note where an entry came from, and that it is a secret where the server does not say so."""
         if (entry.namespace, entry.key, entry.environment.value) in self._secrets:
             entry = entry.as_secret()
@@ -571,6 +596,7 @@ class Core:
                 fetched_at=self.clock.time(),
                 attempts=attempt.call.progress.attempts,
                 now=self.clock.time,
+                validator=validator,
             )
         )
 

@@ -164,6 +164,20 @@ def _undecodable(reply: Reply, expected: str, what: str) -> ResponseDecodeError:
     )
 
 
+_ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~]{0,200}"')  # RFC 9110, section 8.8.3; ASCII, and bounded
+
+
+def read_validator(reply: Reply) -> str | None:
+    """Read the entity tag of a reply; `None` where there is none that could be sent back."""
+    tag = reply.headers.get("etag", "").strip()
+    return tag if _ENTITY_TAG.fullmatch(tag) else None
+
+
+def refuse_not_modified(reply: Reply) -> ResponseDecodeError:
+    """Say that a 304 answers no question of ours: nothing was asked by an entity tag."""
+    return _undecodable(reply, "a whole answer", "nothing is held that could be unmodified")
+
+
 # --- Errors: the ladder -------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ class Provenance:
         error: What made a fallback necessary.
         attempts: How many requests the call took.
         now: What tells the present, in seconds since the epoch.
+        validator: The entity tag that came with it, where the server sent one: what to ask it with again.
     """
 
     source: Source = field(default="server", compare=False)
@@ -48,6 +49,7 @@ class Provenance:
     error: LLMConfigError | None = field(default=None, compare=False)
     attempts: int = field(default=1, compare=False)
     now: Callable[[], float] = field(default=time.time, compare=False, repr=False)
+    validator: str | None = field(default=None, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A clock stays in its process.

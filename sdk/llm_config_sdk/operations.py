@@ -383,6 +383,7 @@ def _shown(name: object) -> str:
 # --- Headers ------------------------------------------------------------------------------------
 
 IF_MATCH_HEADER: Final = "If-Match"
+IF_NONE_MATCH_HEADER: Final = "If-None-Match"
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
 _OWN_HEADERS: Final = {
     name.lower(): name
@@ -392,12 +393,13 @@ _OF_ONE_CALL: Final = {
     IDEMPOTENCY_KEY_HEADER.lower(): "idempotency_key",
     IF_MATCH_HEADER.lower(): "expected_version",
 }
-_OF_THE_CONNECTION: Final = frozenset(
+_OF_EACH_REQUEST: Final = frozenset(
     {
         "accept-encoding",
         "connection",
         "content-length",
         "host",
+        "if-none-match",
         "te",
         "trailer",
         "transfer-encoding",
@@ -430,9 +432,9 @@ def client_headers(headers: Mapping[str, str]) -> dict[str, str]:
         lowered = str(name).lower()
         if not _HEADER_NAME.fullmatch(lowered):
             raise errors.InvalidRequestError(f"{_shown(name)} cannot be the name of a header")
-        if lowered in _OF_THE_CONNECTION:
+        if lowered in _OF_EACH_REQUEST:
             raise errors.InvalidRequestError(
-                f"the header {name!r} is made for each request by the connection"
+                f"the header {name!r} is made for each request, by the client or by the connection"
             )
         if lowered in _OF_ONE_CALL:
             raise errors.InvalidRequestError(
