@@ -11,6 +11,7 @@ from typing import Final
 
 import check_site
 import generate
+import plots
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCSTRING_WARNING: Final = re.compile(r"^(griffe|mkdocstrings|autorefs): .*", re.MULTILINE)
@@ -20,6 +21,7 @@ DOCSTRING_WARNING: Final = re.compile(r"^(griffe|mkdocstrings|autorefs): .*", re
 def main() -> int:
     """Build; return the exit status."""
     generate.main()
+    plots.main()
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     built = subprocess.run(  # noqa: S603  # a fixed command
         command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
