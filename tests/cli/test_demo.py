@@ -27,7 +27,9 @@ FEATURES = {
     "The primary is killed",
     "Both are killed: stale, and said to be",
     "Never read, and nobody answers",
+    "An application starts while both are down",
     "Recovery",
+    "A change, as it happens",
 }
 
 

@@ -13,9 +13,11 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -38,9 +40,9 @@ _REPLICATED: Final = {"model": "gpt-4o", "temperature": 0.7}  # what both server
 _ASYNC_WORDS: Final = (
     (re.compile(r"\bwith ConfigClient\("), "async with ConfigClient("),
     (re.compile(r"\bConfigClient\("), "AsyncConfigClient("),
-    (re.compile(r"\b(\w*client)\.(\w+\()"), r"await \1.\2"),
+    (re.compile(r"\bfor (\w+) in (\w*client)\.watch\("), r"async for \1 in \2.watch("),
+    (re.compile(r"\b(\w*client)\.(?!watch\()(\w+\()"), r"await \1.\2"),
 )
-_CIRCUIT_EVENTS: Final = {"opened": "open", "half_opened": "half-open", "closed": "closed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Ran:
         seconds: How long it took.
         primary: The requests that the primary saw, as `GET 200`.
         backup: The requests that the backup saw.
-        circuits: The circuits that changed their state, as `primary opened`, in order.
+        circuits: How the circuits of `client` are afterwards, as `primary open`.
         warnings: What the SDK logged as a warning or worse.
     """
 
@@ -84,7 +86,6 @@ class _Troupe:
     variables: dict[str, Any]
     printed: list[str] = field(default_factory=list[str])
     error: BaseException | None = None
-    circuits: list[str] = field(default_factory=list[str])
     due: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -94,13 +95,14 @@ class Stage:
     Args:
         primary: The server that is asked first; started.
         backup: The other one; started, with the same seed.
+        directory: Where the clients may keep what they know.
     """
 
-    def __init__(self, primary: MockServer, backup: MockServer) -> None:
+    def __init__(self, primary: MockServer, backup: MockServer, directory: Path) -> None:
         self.primary = primary
         self.backup = backup
         self.servers = (primary, backup)
-        self._names = {primary.url: "primary", backup.url: "backup"}
+        self._directory = directory
         self._runner = asyncio.Runner()
         self._logged: list[str] = []
         self._troupes = {face: self._troupe(face) for face in FACES}
@@ -111,7 +113,7 @@ class Stage:
     def play(self, code: str, face: Face) -> Ran:
         """Run lines with one kind of client, and note what came of it and what the servers saw."""
         troupe = self._troupes[face]
-        troupe.printed, troupe.error, troupe.circuits = [], None, []
+        troupe.printed, troupe.error = [], None
         self._logged.clear()
         self.primary.journal.clear()
         self.backup.journal.clear()
@@ -130,7 +132,7 @@ class Stage:
             seconds=time.perf_counter() - began,
             primary=_seen(self.primary),
             backup=_seen(self.backup),
-            circuits=tuple(troupe.circuits),
+            circuits=_circuits(troupe),
             warnings=tuple(self._logged),
         )
 
@@ -183,6 +185,7 @@ class Stage:
             backup=self.backup.url,
             token=self.primary.token("admin"),
             viewer_token=self.primary.token("viewer"),
+            snapshot_path=str(self._directory / f"{face}.json"),
             on_event=on_event,
             print=note,
         )
@@ -190,9 +193,7 @@ class Stage:
         return troupe
 
     def _notice(self, troupe: _Troupe, event: Event) -> None:
-        if event.kind in _CIRCUIT_EVENTS:
-            name = self._names.get(str(event.details.get("breaker")), "?")
-            troupe.circuits.append(f"{name} {_CIRCUIT_EVENTS[event.kind]}")
+        """Note until when an endpoint is spared; how it is now, the client itself tells."""
         if event.kind == "opened" and event.delay is not None:
             troupe.due[f"circuit {event.details.get('breaker')}"] = event.time + event.delay
         if event.kind in {"failed", "failed_over", "ejected", "served_stale"}:
@@ -219,7 +220,8 @@ def curtain() -> Generator[Stage, None, None]:
         stack.enter_context(_undisturbed())
         primary = stack.enter_context(MockServer(seed=SEED))
         backup = stack.enter_context(MockServer(seed=SEED))
-        stage = stack.enter_context(contextlib.closing(Stage(primary, backup)))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stage = stack.enter_context(contextlib.closing(Stage(primary, backup, directory)))
         stack.enter_context(_listening(stage))
         yield stage
 
@@ -261,3 +263,8 @@ def _listening(stage: Stage) -> Generator[None, None, None]:
 
 def _seen(server: MockServer) -> tuple[str, ...]:
     return tuple(f"{entry.method} {entry.status}" for entry in server.journal)
+
+
+def _circuits(troupe: _Troupe) -> tuple[str, ...]:
+    client = troupe.variables.get("client")
+    return tuple(f"{each.role} {each.circuit}" for each in client.endpoints) if client is not None else ()
