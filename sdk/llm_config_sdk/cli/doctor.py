@@ -71,7 +71,7 @@ def _examine(
     endpoints = [Endpoint.parse(url) for url in (settings.base_url, *settings.backups)]
     transport = StackTransport()
     try:
-        sick = Doctor(
+        examiner = Doctor(
             transport,
             token=settings.token.get_secret_value() if settings.token is not None else None,
             headers=client_headers(read_headers(header)),
@@ -79,7 +79,7 @@ def _examine(
             timeout=settings.timeout,
         )
         return [
-            sick.examine(endpoint, "primary" if number == 0 else "backup")
+            examiner.examine(endpoint, "primary" if number == 0 else "backup")
             for number, endpoint in enumerate(endpoints)
         ]
     finally:

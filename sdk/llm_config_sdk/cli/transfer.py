@@ -62,7 +62,10 @@ def export(
     as_json: options.AsJson = False,
     reveal: options.Reveal = False,
 ) -> None:
-    """Write a namespace's entries as one JSON document; secrets are left out without --reveal."""
+    """Write a namespace's entries as one JSON document; secrets are left out without --reveal.
+
+    A 0.5 server does not say which entries are secrets: what it exports has to be kept like one.
+    """
     with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entries = client.list_configs(namespace)
         document = export_document(namespace, entries, reveal=reveal)
