@@ -75,6 +75,8 @@ class AsyncConfigClient:
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
         verify: Whether certificates are checked, a path to CA certificates, or an SSL context.
+        trust_env: Whether proxies are taken from the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
+            and `NO_PROXY`. An injected client has its own.
         listeners: Told of each event of the resilience stack; an `observability.Observer` of each call, too.
         clock: A `ManualClock` in tests.
 
@@ -103,6 +105,7 @@ class AsyncConfigClient:
         max_in_flight: int = MAX_IN_FLIGHT,
         http_client: Any = None,
         verify: bool | str | ssl.SSLContext = True,
+        trust_env: bool = True,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -126,7 +129,9 @@ class AsyncConfigClient:
         )
         self._owns_transport = True
         self._transport = (
-            AsyncStackTransport(max_in_flight=max_in_flight, verify=verify, family=transport)
+            AsyncStackTransport(
+                max_in_flight=max_in_flight, verify=verify, family=transport, trust_env=trust_env
+            )
             if http_client is None
             else AsyncInjectedTransport(http_client)
         )

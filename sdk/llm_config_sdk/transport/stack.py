@@ -21,6 +21,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from urllib.request import getproxies_environment
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -43,6 +44,7 @@ from llm_config_sdk.transport.exchange import (
     wire_headers,
 )
 from llm_config_sdk.transport.mapping import IN_LINE, map_error
+from llm_config_sdk.transport.proxies import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -157,6 +159,7 @@ class _Stack:
         verify: bool | str | ssl.SSLContext = True,
         family: Family = "httpx",
         max_response_bytes: int = MAX_RESPONSE_BYTES,
+        trust_env: bool = True,
     ) -> None:
         if max_in_flight < 1:
             raise InvalidRequestError(f"max_in_flight must be at least 1, not {max_in_flight!r}")
@@ -166,6 +169,7 @@ class _Stack:
         self._verify = verify
         self._ssl_context = _given_context(verify)
         self._max_response_bytes = max_response_bytes
+        self._environment = getproxies_environment() if trust_env else {}
         self._closed = False
         self._pools: MutableMapping[Any, _Pool] = WeakKeyDictionary()
 
@@ -189,8 +193,9 @@ class _Stack:
         return self._core.Origin(endpoint.scheme.encode(), endpoint.host.encode(), endpoint.port)
 
     def _tls(self, endpoint: Endpoint) -> ssl.SSLContext | None:
-        if endpoint.scheme != "https":
-            return None
+        return self._shared_context() if endpoint.scheme == "https" else None
+
+    def _shared_context(self) -> ssl.SSLContext:
         if self._ssl_context is None:
             # One for all connections: making one takes 30 ms.
             self._ssl_context = httpx.create_ssl_context(verify=bool(self._verify))
@@ -225,6 +230,8 @@ class StackTransport(_Stack, httpx.BaseTransport):
         verify: Whether the server's certificate is checked, a path to CA certificates, or an SSL context.
         family: Which library carries the bytes: `httpx` (httpcore) or `httpx2` (httpcore2).
         max_response_bytes: Bytes of a body, on the wire and after decompression.
+        trust_env: Whether proxies are taken from the environment, as it is now: `HTTP_PROXY`, `HTTPS_PROXY`,
+            `ALL_PROXY` and `NO_PROXY`.
 
     Raises:
         InvalidRequestError: One of them cannot be used.
@@ -294,13 +301,18 @@ class StackTransport(_Stack, httpx.BaseTransport):
 
     def _connect(self, endpoint: Endpoint) -> _Link:
         deadline = Deadline(self._core)
-        connection = self._core.HTTPConnection(
-            self._origin(endpoint),
-            ssl_context=self._tls(endpoint),
-            keepalive_expiry=self._keepalive_expiry,
-            network_backend=DeadlineBackend(self._core.SyncBackend(), deadline),
-        )
-        return _Link(connection, deadline)
+        shared: dict[str, Any] = {
+            "ssl_context": self._tls(endpoint),
+            "keepalive_expiry": self._keepalive_expiry,
+            "network_backend": DeadlineBackend(self._core.SyncBackend(), deadline),
+        }
+        origin, proxy = self._origin(endpoint), proxy_for(endpoint, self._environment)
+        if proxy is None:
+            return _Link(self._core.HTTPConnection(origin, **shared), deadline)
+        if proxy.is_tls:
+            shared["proxy_ssl_context"] = self._shared_context()
+        through = self._core.HTTPProxy(proxy.url, proxy_auth=proxy.auth, **shared)
+        return _Link(through.create_connection(origin), deadline)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Serve an `httpx.Client` that mounts this transport, in httpx's terms. The body is read before."""
@@ -384,13 +396,18 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
 
     def _connect(self, endpoint: Endpoint) -> _Link:
         deadline = Deadline(self._core)
-        connection = self._core.AsyncHTTPConnection(
-            self._origin(endpoint),
-            ssl_context=self._tls(endpoint),
-            keepalive_expiry=self._keepalive_expiry,
-            network_backend=AsyncDeadlineBackend(self._core.AnyIOBackend(), deadline),
-        )
-        return _Link(connection, deadline)
+        shared: dict[str, Any] = {
+            "ssl_context": self._tls(endpoint),
+            "keepalive_expiry": self._keepalive_expiry,
+            "network_backend": AsyncDeadlineBackend(self._core.AnyIOBackend(), deadline),
+        }
+        origin, proxy = self._origin(endpoint), proxy_for(endpoint, self._environment)
+        if proxy is None:
+            return _Link(self._core.AsyncHTTPConnection(origin, **shared), deadline)
+        if proxy.is_tls:
+            shared["proxy_ssl_context"] = self._shared_context()
+        through = self._core.AsyncHTTPProxy(proxy.url, proxy_auth=proxy.auth, **shared)
+        return _Link(through.create_connection(origin), deadline)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve an `httpx.AsyncClient` that mounts this transport. As `StackTransport.handle_request`."""
