@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from llm_config_sdk.contract import ErrorCategory, ErrorCode
+from llm_config_sdk.contract import IDEMPOTENCY_KEY_HEADER, ErrorCategory, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +74,21 @@ POLICY_MESSAGE: Final = "Request rejected due to security policy"  # the 0.5 ser
 NO_RETRY_AFTER_HINT: Final = (
     "Send fewer requests and cache reads: the server does not say how long to wait, and may ban who insists."
 )
+STILL_RUNNING_HINT: Final = (
+    "Repeat the call later with the same idempotency_key: the first one with it is still under way."
+)
 BROKEN_RECORD_HINT: Final = "Have an operator repair or rewrite the stored record; it cannot be read back."
 UNKNOWN_HINT: Final = "Give the request id to the platform's operators."
+
+
+def is_still_running(error: LLMConfigError) -> bool:
+    """Whether a request with the same idempotency key has not ended yet."""
+    details = error.details
+    return (
+        error.taxonomy_code is ErrorCode.CONFLICT
+        and details.get("header") == IDEMPOTENCY_KEY_HEADER
+        and details.get("reason") == "in_progress"
+    )
 
 
 def hint_for(error: LLMConfigError) -> str:
@@ -89,7 +102,8 @@ def hint_for(error: LLMConfigError) -> str:
     if error.status is not None and (hint := _hint_for_status(error.status, error.message)):
         return hint
     if error.taxonomy_code is not None:
-        return _hint_for_code(error.taxonomy_code, error.retry_after)
+        known = _hint_for_code(error.taxonomy_code, error.retry_after)
+        return STILL_RUNNING_HINT if is_still_running(error) else known
     names = (cls.__name__ for cls in type(error).__mro__)
     return next((CLASS_HINTS[name] for name in names if name in CLASS_HINTS), UNKNOWN_HINT)
 

@@ -27,6 +27,7 @@ from llm_config_resilience import (
 )
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.errors import LLMConfigError, TransportError
+from llm_config_sdk.hints import is_still_running
 from llm_config_sdk.shared import Announcement
 from llm_config_sdk.snapshot import FirstReads
 from llm_config_sdk.status import EndpointStatus
@@ -269,12 +270,15 @@ def is_outage(error: Exception) -> bool:
 def is_worth_repeating(error: Exception) -> bool:
     """Whether a call that may be seen twice is tried again; never where the caller is not let in.
 
-    A server that says 429 and not for how long is asked twice in all: it may ban who insists.
+    A server that says 429 and not for how long is asked twice in all: it may ban who insists. A conflict is
+    with this call's own earlier attempt, where that still runs under the idempotency key that both carry.
     """
     if not isinstance(error, LLMConfigError):
         return bool(getattr(error, "is_retriable", False))
     if is_unexplained_limit(error) and (error.attempts or 1) >= UNEXPLAINED_LIMIT_ATTEMPTS:
         return False
+    if is_still_running(error) and (error.attempts or 1) > 1:
+        return True
     return error.is_retriable and not error.is_unauthorized
 
 
