@@ -24,6 +24,11 @@ _WRONG = (
         "the fallback's answer stands in for the first target, so no other is ever tried",
     ),
     ("cache", "fallback", "errors never reach the cache, so it never serves a stale entry"),
+    (
+        "hedge",
+        "single_flight",
+        "hedges of one call join its own flight, so none is ever made",
+    ),
     ("bulkhead", "retry", "a call holds its place while it waits for the next attempt"),
 )
 

@@ -14,10 +14,12 @@ from llm_config_resilience import (
     DeadlineExceededError,
     Failover,
     Fallback,
+    Hedge,
     PerTarget,
     Pipeline,
     Retry,
     RetryPolicy,
+    SingleFlight,
     Timeout,
     current,
 )
@@ -229,6 +231,7 @@ def test_the_whole_stack_in_its_default_order(colour, clock):
         ((CircuitBreaker(), Retry()), "breaker is outside retry"),
         ((Retry(), Fallback(0)), "retry is outside fallback"),
         ((Retry(), Retry()), "two retries"),
+        ((Hedge(1), SingleFlight("key")), "hedge is outside single_flight"),
     ],
 )
 def test_a_known_mistake_in_the_order_is_warned_of(layers, warning):
