@@ -56,12 +56,19 @@ class Background:
         with self._changed:
             if self._closed or self._pending >= self._max_jobs:
                 return False
+            if self._threads <= self._pending and self._threads < self._max_threads:
+                try:
+                    self._start_thread()
+                except RuntimeError:  # the system has no thread for us, or the interpreter is ending
+                    if not self._threads:
+                        return False
             self._pending += 1
             self._jobs.put(job)
-            if self._threads < min(self._pending, self._max_threads):
-                self._threads += 1
-                threading.Thread(target=self._work, name="llm-config-resilience", daemon=True).start()
         return True
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work, name="llm-config-resilience", daemon=True).start()
+        self._threads += 1
 
     def spawn(self, job: Callable[[], Awaitable[object]]) -> bool:
         """Have a task of the running event loop run a job soon; say whether one will."""
