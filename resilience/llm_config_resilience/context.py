@@ -153,9 +153,13 @@ class Context:
 
     def fork(self) -> Context:
         """Make a context of its own for a branch: the same call, with slots and counts of its own."""
+        # What a retry in the branch gives up, one outside of it knows by the ticket.
+        self.take_ticket()
         twin = self.__class__.__new__(self.__class__)
         twin.__dict__.update(self.__dict__)
         twin.slots = self.slots[:]
+        if self.chosen is not None:
+            twin.chosen = self.chosen.copy()
         twin.calls = 0
         return twin
 

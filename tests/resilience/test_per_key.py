@@ -13,6 +13,7 @@ from llm_config_resilience import (
     PerKey,
     PerTarget,
     Pipeline,
+    Scope,
     Timeout,
 )
 
@@ -96,3 +97,26 @@ def test_a_scope_cannot_differ_by_key(clock):
         Pipeline(PerKey(lambda: Timeout(1), key=lambda: "k"), clock=clock).call(int)
     with pytest.raises(ValueError, match="max_keys"):
         by_tenant(max_keys=0)
+
+
+def test_branches_on_different_targets_keep_their_own_choice(clock):
+    circuits = {"a": CircuitBreaker(1), "b": CircuitBreaker(1)}
+
+    class Twice(Scope):
+        """The second branch runs while the first is on its way."""
+
+        def around(self, ctx, _at, proceed):
+            first, second = ctx.fork(), ctx.fork()
+
+            def meanwhile():
+                proceed(second)
+                raise ConnectionError
+
+            first.args, second.args = (meanwhile, "a"), (int, "b")
+            return proceed(first)
+
+    outer = PerKey(lambda: CircuitBreaker(9), key=lambda *_: "all")
+    inner = PerKey(lambda tenant: circuits[tenant], key=lambda _work, tenant: tenant)
+    with pytest.raises(ConnectionError):
+        Pipeline(outer, Twice(), inner, clock=clock).call(lambda work, _tenant: work(), int, "")
+    assert {key: circuit.state for key, circuit in circuits.items()} == {"a": "open", "b": "closed"}
