@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_config_resilience.context import current_context
 from llm_config_resilience.directives import Again, Call, Detach, Directive, Park, Raise, Return, Wait
-from llm_config_resilience.errors import DeadlineExceededError, UsageError
+from llm_config_resilience.errors import DeadlineExceededError, UsageError, trimmed
 from llm_config_resilience.gate import Gate
 from llm_config_resilience.route import FAILING, INWARD, OUTWARD, Route
 
@@ -355,14 +355,6 @@ def lost(route: Route, flight: Flight, error: Exception) -> None:
         flight.branch.emit("background_failed", route.start, error=error)
     else:
         flight.error = error
-
-
-def trimmed(error: Exception) -> Exception:
-    """Take the engine's own line off a traceback: it comes back when the error is raised."""
-    trace = error.__traceback__
-    if trace is not None:
-        error.__traceback__ = trace.tb_next
-    return error
 
 
 def release(route: Route, ctx: Context, at: int) -> None:

@@ -65,11 +65,7 @@ class RateLimitedError(RejectedError):
 
 
 class DeadlineExceededError(ResilienceError, TimeoutError):
-    """The time allowed for the call, or for one attempt, is over.
-
-    Args:
-        message: What ran out of which time.
-    """
+    """The time allowed for the call, or for one attempt, is over; its message says which."""
 
     #: It says nothing about the call, only that it was slow: breakers count it.
     is_retriable = True
@@ -142,6 +138,14 @@ def forget_frames(error: BaseException) -> None:
             seen.add(id(link))
             link.__traceback__ = None
             pending += (link.__cause__, link.__context__)
+
+
+def trimmed(error: E) -> E:
+    """Take the first line off a traceback: the frame that caught it, which comes back where it is raised."""
+    trace = error.__traceback__
+    if trace is not None:
+        error.__traceback__ = trace.tb_next
+    return error
 
 
 def without_frames(error: E) -> E | ResilienceError:

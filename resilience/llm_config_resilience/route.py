@@ -113,7 +113,7 @@ def compile_route(
     """
     for end in range(start, len(layers)):
         layer = layers[end]
-        if isinstance(layer, Scope) and getattr(type(layer), name) is not getattr(Scope, name):
+        if _is_scope(layer, name):
             around = getattr(layer, name)
             proceed = partial(drive, compile_route(layers, drive, name, start=end + 1))
             break
@@ -121,6 +121,14 @@ def compile_route(
         end, around, proceed = len(layers), None, None
     return Route(
         layers, start, end, first=start, outermost=start == 0, around=around, proceed=proceed, ends=ends
+    )
+
+
+def _is_scope(layer: Strategy, name: str) -> bool:
+    return (
+        isinstance(layer, Scope)
+        and name in layer.hooks
+        and getattr(type(layer), name) is not getattr(Scope, name)
     )
 
 

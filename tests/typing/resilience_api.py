@@ -65,6 +65,7 @@ stack = Pipeline(
     Failover(["a", "b"], on=lambda error: isinstance(error, OSError)),
     PerTarget(CircuitBreaker),
     Timeout(None),
+    Timeout(length, thread=True, max_threads=4),
     name="typed",
     listeners=[lambda event: event.kind],
     clock=ManualClock(),

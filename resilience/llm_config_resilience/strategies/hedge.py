@@ -10,7 +10,7 @@ from math import ceil, inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_config_resilience.background import Background
-from llm_config_resilience.errors import DeadlineExceededError
+from llm_config_resilience.errors import DeadlineExceededError, trimmed
 from llm_config_resilience.gate import Gate
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.strategies.conditions import matcher, transient
@@ -140,6 +140,11 @@ class _Race:
                 self._end()
 
     @property
+    def calls(self) -> int:
+        """How often the function was called, all branches together."""
+        return sum(branch.calls for branch in self._branches)
+
+    @property
     def won_by_hedge(self) -> bool:
         """Whether another call than the first succeeded."""
         return self.winner is not None and self.winner is not self._branches[0]
@@ -160,7 +165,7 @@ class _Race:
 
     def outcome(self, ctx: Context) -> Any:
         """Return the winner's result, or raise what the call without hedges would have raised."""
-        calls = ctx.calls + sum(branch.calls for branch in self._branches)
+        calls = ctx.calls + self.calls
         winner, value = self.winner, self.value
         error = self._decisive or self._errors.get(min(self._errors, default=0))
         # A traceback holds the frames of its branch, and these the race.
@@ -244,6 +249,7 @@ class Hedge(Scope):
             ctx.clock.wait(race.gate, ctx.remaining())
             race.finish()
         except BaseException:
+            ctx.calls += race.calls
             discard(race.abandon())
             raise
         self._learn(ctx, race, ctx.now() - began)
@@ -267,6 +273,7 @@ class Hedge(Scope):
                 race.finish()
                 tasks.cancel_scope.cancel()
         except BaseException:
+            ctx.calls += race.calls
             await discard_async(race.abandon())
             raise
         self._learn(ctx, race, ctx.now() - began)
@@ -293,7 +300,7 @@ class Hedge(Scope):
         try:
             value = await proceed(branch)
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            race.lost(branch, _trimmed(error))
+            race.lost(branch, trimmed(error))
         except BaseException as error:
             race.lost(branch, error)
             raise
@@ -343,15 +350,9 @@ def _run(race: _Race, branch: Context, proceed: Callable[[Context], Any]) -> Non
     try:
         value = proceed(branch)
     except Exception as error:  # noqa: BLE001 - the caller gets it
-        race.lost(branch, _trimmed(error))
+        race.lost(branch, trimmed(error))
     except BaseException as error:  # noqa: BLE001 - the caller gets it
         race.lost(branch, error)
     else:
         if not race.won(branch, value):
             discard(value)
-
-
-def _trimmed(error: Exception) -> Exception:
-    """Take the first line off a traceback, whose frame holds the race."""
-    trace = error.__traceback__
-    return error if trace is None else error.with_traceback(trace.tb_next)

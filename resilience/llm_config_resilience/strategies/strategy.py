@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: The questions, in the order they may come up.
 HOOKS = frozenset({"before", "succeeded", "failed", "released"})
+#: How a scope wraps what is inside it, by colour.
+_AROUND = frozenset({"around", "around_async"})
 
 
 class Strategy:
@@ -72,8 +74,11 @@ class Scope(Strategy):
     """A layer that wraps what is inside it, because it runs branches at once or bounds them from outside.
 
     In a colour whose `around` is overridden the four hooks are not asked; in one where it is not, the
-    scope is an ordinary strategy. (So a timeout is flat in sync, and a scope in async.)
+    scope is an ordinary strategy. (So a timeout is flat in sync, and a scope in async.) An instance that
+    leaves one out of its `hooks` is an ordinary strategy in that colour as well.
     """
+
+    hooks = HOOKS | _AROUND
 
     def around(self, ctx: Context, at: int, proceed: Callable[[Context], Any]) -> Any:
         """Run what is inside.
