@@ -14,9 +14,16 @@ import pytest
 from llm_config_resilience import (
     CircuitBreaker,
     CircuitOpenError,
+    DeadlineExceededError,
     Fallback,
+    Gate,
+    Hedge,
+    Park,
     Pipeline,
     RejectedError,
+    Retry,
+    RetryPolicy,
+    Strategy,
     Timeout,
 )
 
@@ -522,4 +529,41 @@ def test_many_reopenings_in_a_row_do_not_overflow(clock):
         with suppress(ConnectionError):
             pipeline.call(fail)
         clock.advance(11)
+    assert breaker.state == "open"
+
+
+class ParkedFrom(Strategy):
+    """Lets attempts pass up to one, which finds no place until time is up."""
+
+    def __init__(self, attempt):
+        self.attempt = attempt
+
+    def before(self, ctx, _at):
+        return Park(Gate()) if ctx.attempt >= self.attempt else None
+
+
+@pytest.mark.parametrize(("parked_from", "opens_at"), [(1, 1), (2, 2)])
+def test_time_that_was_up_before_the_call_was_made_says_nothing_of_the_backend(
+    loop, clock, parked_from, opens_at
+):
+    breaker = CircuitBreaker(opens_at)
+    layers = (Timeout(3), Retry(RetryPolicy(jitter="none")), breaker, ParkedFrom(parked_from))
+    with pytest.raises(DeadlineExceededError):
+        loop.call(Pipeline(*layers, clock=clock), fail)
+    assert breaker.state == "closed"
+
+
+def test_a_hung_backend_behind_a_hedge_trips_it(loop, clock):
+    breaker = CircuitBreaker(1)
+    with pytest.raises(DeadlineExceededError):
+        loop.run(Pipeline(Timeout(3), breaker, Hedge(9), clock=clock).call_async, anyio.sleep_forever)
+    assert breaker.state == "open"
+
+
+def test_a_second_attempt_that_hangs_counts(loop, clock, script):
+    breaker = CircuitBreaker(2)
+    hang = script(ConnectionError, anyio.sleep_forever)
+    pipeline = Pipeline(Timeout(3), Retry(RetryPolicy(jitter="none")), breaker, clock=clock)
+    with pytest.raises(DeadlineExceededError):
+        loop.run(pipeline.call_async, hang)
     assert breaker.state == "open"

@@ -47,12 +47,14 @@ class CircuitSettings:
 class Admission:
     """Leave to pass: its era fences it, as results of an older era change nothing."""
 
-    __slots__ = ("began", "era")
+    __slots__ = ("began", "calls", "era")
 
-    def __init__(self, era: object, began: float | None) -> None:
+    def __init__(self, era: object, began: float | None, calls: int = 0) -> None:
         self.era = era
         #: When the call began, in seconds; `None` where nobody asks how long it took.
         self.began = began
+        #: How often the function had been called before.
+        self.calls = calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class Circuit:
         self.settings = settings
         self.state: CircuitState = "closed"
         self.forced = False
-        #: What lets a call pass without asking: on a closed circuit, where its duration does not matter.
+        #: What lets a call pass without asking, the first time: on a closed circuit, where its duration does
+        #: not matter.
         self.entry: Admission | None = None
         #: The admission whose success has nothing to tell.
         self.idle: Admission | None = None
@@ -103,19 +106,26 @@ class Circuit:
         self._window = _window(settings)
         self._open_the_door()
 
-    def admit(self, now: float) -> Admission | Refusal:
-        """Let a call pass or not; an open circuit whose time is over turns half-open."""
+    def admit(self, now: float, calls: int = 0) -> Admission | Refusal:
+        """Let a call pass or not; an open circuit whose time is over turns half-open.
+
+        Args:
+            now: Seconds on the monotonic clock.
+            calls: How often the function was called before, in this call.
+        """
         with self._lock:
             if self.state == "open" and not self.forced and now >= self._open_until:
                 self._move("half-open")
             if self.state == "closed":
-                return self.entry or Admission(self._era, now)
+                if self.entry is not None and not calls:
+                    return self.entry
+                return Admission(self._era, now, calls)
             if self.state == "open":
                 return Refusal("open", None if self.forced else self._open_until - now)
             self._leases = {probe: until for probe, until in self._leases.items() if until > now}
             if len(self._leases) >= self.settings.max_probes:
                 return Refusal("half-open", min(self._leases.values()) - now)
-            probe = Admission(self._era, now)
+            probe = Admission(self._era, now, calls)
             self._leases[probe] = now + self.settings.timeout
             return probe
 

@@ -195,7 +195,7 @@ class CircuitBreaker(Strategy):
 
     def before(self, ctx: Context, at: int) -> None:
         """Admit the call, or reject it."""
-        ctx.slots[at] = self._circuit.entry or self._admit(ctx, at)
+        ctx.slots[at] = (not ctx.calls and self._circuit.entry) or self._admit(ctx, at)
 
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Count a success. There is nothing to do on a healthy, closed circuit."""
@@ -213,11 +213,11 @@ class CircuitBreaker(Strategy):
             self._count_failure(admission, ctx, at, error)
 
     def released(self, ctx: Context, at: int) -> None:
-        """Give the probe's place back; a call that our own deadline ended counts as a failure."""
+        """Give the probe's place back; a call that our own deadline ended counts as a failure, if it ran."""
         admission, ctx.slots[at] = ctx.slots[at], None
         if admission is None:
             return
-        if ctx.expired():
+        if ctx.expired() and ctx.calls > admission.calls:
             self._count_failure(admission, ctx, at, TimeoutError("no answer before the deadline"))
         else:
             self._circuit.give_back(admission)
@@ -239,7 +239,7 @@ class CircuitBreaker(Strategy):
             heard = self._shared.touch()
         if heard is not None:
             self._adopt(ctx, heard)
-        verdict = self._circuit.admit(ctx.now())
+        verdict = self._circuit.admit(ctx.now(), ctx.calls)
         self._tell(ctx, at)
         if isinstance(verdict, Admission):
             return verdict
