@@ -23,6 +23,7 @@ from llm_config_resilience import (
     CircuitOpenError,
     DeadlineExceededError,
     Gate,
+    RateLimitedError,
     ResilienceError,
     SystemClock,
     current,
@@ -698,6 +699,12 @@ class Core:
                 f"not asked: {error}",
                 retry_after=error.retry_after,
                 endpoint=error.name or None,
+                attempts=call.progress.attempts or None,
+            )
+        if isinstance(error, RateLimitedError):
+            return errors.RateLimitExceededError(
+                f"not sent, for the server asked to be left alone: {error}",
+                retry_after=error.retry_after,
                 attempts=call.progress.attempts or None,
             )
         if isinstance(error, DeadlineExceededError):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 
 from client_faces import SteppingClock
-from llm_config_mock_server import latency
+from llm_config_mock_server import error, latency
 from llm_config_sdk import (
     CachePolicy,
     ConfigClient,
@@ -20,6 +20,7 @@ from llm_config_sdk import (
     InvalidRequestError,
     InvalidValueError,
     NotFoundError,
+    RateLimitExceededError,
     ResiliencePolicy,
     UnauthorizedError,
 )
@@ -417,3 +418,14 @@ def test_a_closed_client_watches_nothing(connect):
     client.close()
     with pytest.raises(InvalidRequestError, match="closed"):
         client.watch(NAMESPACE)
+
+
+def test_a_call_within_a_cooldown_that_is_too_long_for_it_says_how_long(connect, server, put):
+    put("model", "gpt-4")
+    server.script("GET /api/*", error("RATE_LIMIT_EXCEEDED", retry_after=30))
+    client = connect(timeout=5.0)
+    for requests in (1, 1):
+        with pytest.raises(RateLimitExceededError) as caught:
+            client.get_config(NAMESPACE, "model")
+        assert caught.value.retry_after == pytest.approx(30, abs=1)
+        server.journal.assert_count(requests)
