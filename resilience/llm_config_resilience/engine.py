@@ -62,7 +62,8 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
                         at = route.end
                         if route.around is None:
                             ctx.calls += 1
-                            value = ctx.fn(*ctx.args, **ctx.kwargs)
+                            # Without keywords there is no dictionary to copy.
+                            value = ctx.fn(*ctx.args, **ctx.kwargs) if ctx.kwargs else ctx.fn(*ctx.args)
                             if type(value) is _COROUTINE:
                                 refuse(value)
                         else:
@@ -164,7 +165,8 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
                         at = route.end
                         if route.around is None:
                             ctx.calls += 1
-                            value = ctx.fn(*ctx.args, **ctx.kwargs)
+                            # Without keywords there is no dictionary to copy.
+                            value = ctx.fn(*ctx.args, **ctx.kwargs) if ctx.kwargs else ctx.fn(*ctx.args)
                             if type(value) is _COROUTINE or hasattr(value, "__await__"):
                                 value = await value
                         else:

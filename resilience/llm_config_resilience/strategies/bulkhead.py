@@ -93,7 +93,12 @@ class Bulkhead(Strategy):
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Give the place back."""
         del value
-        self.released(ctx, at)
+        if ctx.slots[at] is not _PLACE:
+            return
+        ctx.slots[at] = None
+        self._free.append(_PLACE)
+        if self._queue:
+            self._pass_on()
 
     def failed(self, ctx: Context, at: int, error: Exception) -> None:
         """Give the place back."""
@@ -113,8 +118,7 @@ class Bulkhead(Strategy):
                     return
         self._free.append(_PLACE)
         if self._queue:
-            with self._lock:
-                self._admit()
+            self._pass_on()
 
     def describe(self) -> dict[str, Any]:
         """Show the limits."""
@@ -134,6 +138,11 @@ class Bulkhead(Strategy):
                 within = inf if left == inf else left - _LAST_MOMENT
                 return Park(waiter.gate, then=self._enter, orelse=self._give_up, within=within)
         return self._reject(ctx, at, f"and {self._max_queue} wait")
+
+    def _pass_on(self) -> None:
+        """Let others in after a place was put back."""
+        with self._lock:
+            self._admit()
 
     def _admit(self) -> None:
         """Let those in for whom there is a place. The lock is held."""

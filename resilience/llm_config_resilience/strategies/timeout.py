@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llm_config_resilience.background import Background
 from llm_config_resilience.errors import BulkheadFullError, DeadlineExceededError, trimmed
 from llm_config_resilience.gate import Gate
+from llm_config_resilience.rehearsal import rehearsal
 from llm_config_resilience.strategies.discards import discard
 from llm_config_resilience.strategies.strategy import Scope
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from llm_config_resilience.context import Context
 
+
+_rehearsal = rehearsal.get
 
 #: Threads for sync calls, as many as `concurrent.futures` has at most by default.
 _MAX_THREADS = 32
@@ -123,8 +126,8 @@ class Timeout(Scope):
 
     def before(self, ctx: Context, at: int) -> None:
         """Tighten the call's deadline."""
-        ctx.slots[at] = outer = ctx.deadline
-        now = ctx.pipeline.now()
+        outer, now = ctx.deadline, ctx.pipeline.now()
+        ctx.slots[at] = outer
         if outer <= now:
             raise DeadlineExceededError("the deadline passed before the call began")
         until = now + (self._fixed or self._limit(ctx))
@@ -134,9 +137,11 @@ class Timeout(Scope):
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Put the deadline back; say if the result is late."""
         del value
-        outer, ctx.slots[at] = ctx.slots[at], None
-        if ctx.deadline < outer:
-            if ctx.listeners and ctx.now() > ctx.deadline:
+        outer, deadline = ctx.slots[at], ctx.deadline
+        ctx.slots[at] = None
+        if deadline < outer:
+            # `ctx.listeners`, spelt out: this is asked at every call.
+            if (ctx.pipeline.listeners or _rehearsal() is not None) and ctx.now() > deadline:
                 ctx.emit("late", at)
             ctx.deadline = outer
 
