@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from queue import SimpleQueue
+from threading import Thread
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,8 +16,9 @@ from llm_config_sdk.cli.exits import Exit
 from llm_config_sdk.cli.output import HIDDEN, shown_value, write_note, write_now
 from llm_config_sdk.entries import ConfigEntry
 from llm_config_sdk.errors import one_line
-from llm_config_sdk.watching import INTERVAL, Change
+from llm_config_sdk.watching import INTERVAL, Change, Watch
 
+_LAST_POLL: Final = 1.0  # seconds that a poll under way has to end in
 _OF_THE_SERVER: Final = frozenset({"unavailable", "recovered"})
 
 
@@ -46,7 +50,7 @@ def watch(
             changes = client.watch(namespace, key, interval=interval)
             if not as_json:
                 write_note(f"Watching {namespace}{f' {key}' if key else ''}; Ctrl-C ends it.")
-            for change in changes:
+            for change in _followed(changes):
                 document = change_document(change, reveal=reveal)
                 write_now(json.dumps(document, ensure_ascii=False) if as_json else _line(document))
                 told += change.kind not in _OF_THE_SERVER
@@ -54,6 +58,30 @@ def watch(
                     return
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _followed(changes: Watch) -> Iterator[Change]:
+    """Poll in a thread of its own, so that Ctrl-C never meets a request half done."""
+    told: SimpleQueue[Change | Exception | None] = SimpleQueue()
+
+    def follow() -> None:
+        try:
+            for change in changes:
+                told.put(change)
+        except Exception as error:  # noqa: BLE001  # raised again where it is waited for
+            told.put(error)
+        told.put(None)
+
+    poller = Thread(target=follow, name="llm-config-watch", daemon=True)
+    poller.start()
+    try:
+        while (item := told.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+    finally:
+        changes.close()
+        poller.join(_LAST_POLL)
 
 
 def change_document(change: Change, *, reveal: bool) -> dict[str, Any]:
