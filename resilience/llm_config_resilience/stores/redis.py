@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from math import ceil, isinf
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from llm_config_resilience.clock import in_trio
 from llm_config_resilience.errors import UsageError
@@ -159,7 +159,7 @@ class RedisStore:
 
             with self._lock:
                 if self._client is None:
-                    self._client = redis.Redis.from_url(
+                    self._client = cast("Any", redis.Redis).from_url(
                         self._url,
                         socket_timeout=self._timeout,
                         socket_connect_timeout=self._timeout,
