@@ -224,6 +224,13 @@ def long_tail(median: float, p99: float) -> Callable[[random.Random], float]:
     return lambda source: source.lognormvariate(math.log(median), deviation)
 
 
+def _delay_text(retry_after: float | str) -> str:
+    """Write a Retry-After: whole seconds as RFC 9110 has them, and parts of one for tests in a hurry."""
+    if isinstance(retry_after, float) and retry_after.is_integer():
+        retry_after = int(retry_after)
+    return str(retry_after)
+
+
 def error(
     code: str | None = None,
     *,
@@ -277,7 +284,7 @@ def error(
             message=message or (known.description if known else str(code)),
             details=told,
             retriable=by_table if retriable is None else retriable,
-            retry_after=None if retry_after is None else f"{retry_after}",
+            retry_after=None if retry_after is None else _delay_text(retry_after),
         ),
     )
 

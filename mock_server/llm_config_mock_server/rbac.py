@@ -168,14 +168,16 @@ class Rbac:
             RbacError: `InvalidRole`.
         """
         self._conditions.check("rbac")
-        wanted = list(permissions)
-        unknown = [permission for permission in wanted if permission not in PERMISSIONS]
+        wanted, parents = list(permissions), list(inherits)
+        unknown = [each for each in wanted if not isinstance(each, str) or each not in PERMISSIONS]
         if unknown:
             raise RbacError("InvalidRole", f"Invalid role {name!r}: unknown permission {unknown[0]!r}")
+        nameless = [each for each in parents if not isinstance(each, str)]
+        if nameless:
+            raise RbacError("InvalidRole", f"Invalid role {name!r}: {nameless[0]!r} is no name of a role")
         if name in BUILT_IN_ROLES or not _NAME.fullmatch(name):
             raise RbacError("InvalidRole", f"Invalid role: {name!r} is built in or no name of a role")
-        parents = [str(parent) for parent in inherits]
-        role = Role(frozenset(str(permission) for permission in wanted), tuple(parents))
+        role = Role(frozenset(map(str, wanted)), tuple(map(str, parents)))
         self._roles[name] = role
         return role
 

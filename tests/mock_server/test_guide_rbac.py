@@ -132,6 +132,8 @@ def test_an_unknown_custom_role_is_not_found(client):
     [
         ("roles/x", {"permissions": ["config:fly"]}),
         ("roles/x", {"permissions": []}),
+        ("roles/x", {"permissions": [{}]}),
+        ("roles/x", {"permissions": ["config:read"], "inherits": [{}]}),
         ("roles/admin", {"permissions": ["config:read"]}),
         ("users/ann/roles", {"role": "emperor"}),
         ("users/ann/roles", {"role": {"custom": 5}}),
