@@ -300,6 +300,6 @@ def test_a_step_is_data():
     assert reset().delayed(before=1, after=2).after == 2
 
 
-@pytest.mark.parametrize((("asked", "sent"), [(1, "1"), (1.0, "1"), (3600.0, "3600"), (0.25, "0.25")])
+@pytest.mark.parametrize(("asked", "sent"), [(1, "1"), (1.0, "1"), (3600.0, "3600"), (0.25, "0.25")])
 def test_a_retry_after_of_whole_seconds_is_written_as_http_has_it(asked, sent):
     assert error("SERVICE_UNAVAILABLE", retry_after=asked).error.retry_after == sent
