@@ -133,8 +133,17 @@ def test_what_will_not_pass_ends_it(invoke, at_server):
     assert invoke("watch", "app/llm", "--count", "0").exit_code == 2
 
 
+# A job in the background of a shell is born deaf to SIGINT, and so is what it starts: this test, say.
+LISTENING_TO_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from llm_config_sdk.cli import main
+main()
+"""
+
+
 def test_ctrl_c_ends_it_cleanly(at_server):
-    words = [sys.executable, "-W", "error", "-m", "llm_config_sdk", "watch", "app/llm", *QUICK]
+    words = [sys.executable, "-W", "error", "-c", LISTENING_TO_CTRL_C, "watch", "app/llm", *QUICK]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     ) as running:
