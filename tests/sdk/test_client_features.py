@@ -429,3 +429,10 @@ def test_a_call_within_a_cooldown_that_is_too_long_for_it_says_how_long(connect,
             client.get_config(NAMESPACE, "model")
         assert caught.value.retry_after == pytest.approx(30, abs=1)
         server.journal.assert_count(requests)
+
+
+def test_a_fallback_of_the_client_answers_for_what_is_resolved_in_an_outage(connect, server):
+    client = connect(fallback={(NAMESPACE, "model"): "gpt-4o-mini"})
+    server.stop()
+    found = client.resolve(NAMESPACE, "model")
+    assert (found.value, found.source, found.error.is_transient) == ("gpt-4o-mini", "default", True)

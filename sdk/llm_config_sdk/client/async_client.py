@@ -476,7 +476,8 @@ class AsyncConfigClient:
                 entry = await self.get_config(namespace, key, env=order[index], default=None, timeout=limit)
             except LLMConfigError as error:
                 return Outcome(namespace, key, error=error)
-            return Outcome(namespace, key, entry, entry.error if entry.source == "default" else None)
+            is_missing = entry.error is not None and is_absent(entry.error)
+            return Outcome(namespace, key, entry, entry.error if is_missing else None)
 
         outcomes = await many.at_once(get, len(order))
         for outcome in outcomes:
