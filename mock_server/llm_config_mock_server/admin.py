@@ -36,7 +36,7 @@ from .faults import CHAOS_RATE, ErrorSpec, Match, Repeat, Rule, Step
 from .messages import Later, Reply, json_bytes, json_reply
 from .profiles import load_profile
 from .rbac import EVERYWHERE
-from .store import Address
+from .storage import Address
 from .vault import CryptoError
 
 if TYPE_CHECKING:
@@ -703,7 +703,6 @@ class Admin:
     def reset(self, _: Visit) -> Reply:
         """Go back to the beginning: no entries, faults, conditions or journal; tokens stay valid."""
         self._server.reset()
-        self._core.platform.store.changes += 1
         return Reply(204)
 
     def state(self) -> dict[str, Any]:

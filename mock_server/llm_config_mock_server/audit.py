@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
+
+from .conditions import ComponentFailureError
+from .tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from .conditions import Conditions
     from .messages import At
+    from .storage import Storage
 
 EVENT_TYPES: Final = frozenset(
     {
@@ -69,22 +73,26 @@ class AuditSubject:
 class AuditLog:
     """Events in the order they happened, subject to the condition `audit`.
 
+    Args:
+        conditions: Where the condition is looked up.
+        storage: Where the events are kept.
+
     Raises:
         ComponentFailureError: From every method, while the log is not well.
     """
 
-    def __init__(self, conditions: Conditions) -> None:
-        """Begin empty."""
+    def __init__(self, conditions: Conditions, storage: Storage) -> None:
+        """Go on where the storage ends."""
         self._conditions = conditions
-        self._events: list[AuditEvent] = []
-
-    def reset(self) -> None:
-        """Forget every event."""
-        self._events.clear()
+        self._storage = storage
+        self._events: Table[AuditEvent] = Table(storage, "audit", asdict, lambda fields: AuditEvent(**fields))
 
     def append(self, subject: AuditSubject, at: At, outcome: str) -> AuditEvent:
         """Write an event down."""
         self._conditions.check("audit")
+        return self._write(subject, at, outcome)
+
+    def _write(self, subject: AuditSubject, at: At, outcome: str) -> AuditEvent:
         event = AuditEvent(
             number=len(self._events) + 1,
             at=at.wall_ns,
@@ -96,17 +104,23 @@ class AuditLog:
             request_id=subject.request_id,
             outcome=outcome,
         )
-        self._events.append(event)
+        self._events[str(event.number)] = event
         return event
 
     @contextmanager
     def recording(self, subject: AuditSubject, at: At) -> Generator[None]:
-        """Write an event down, then let it happen: what cannot be recorded does not take effect."""
-        event = self.append(subject, at, "done")
+        """Write an event down and let it happen, both or neither: what cannot be recorded takes no effect.
+
+        Where it fails, what it wrote is taken back, and the event says so.
+        """
+        self._conditions.check("audit")
         try:
-            yield
+            with self._storage.transaction():
+                self._write(subject, at, "done")
+                yield
         except BaseException:
-            self._events[event.number - 1] = replace(event, outcome="failed")
+            with suppress(ComponentFailureError):  # the failure that led here says more than a second one
+                self._write(subject, at, "failed")
             raise
 
     def events(
@@ -121,7 +135,7 @@ class AuditLog:
         self._conditions.check("audit")
         return [
             event
-            for event in self._events
+            for event in self._events.values()
             if (type is None or event.type == type)
             and (user is None or event.user == user)
             and (since is None or event.at >= since)

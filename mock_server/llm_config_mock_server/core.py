@@ -25,11 +25,12 @@ from .messages import AS_USUAL, At, Delivery, Later, Outcome, Reply, Request
 from .rbac import Rbac
 from .reading import Reader
 from .server_cache import ServerCache
-from .store import Address, Record, Storage, Store
+from .store import Record, Store
 from .vault import Vault
 
 if TYPE_CHECKING:
     from .randomness import Randomness
+    from .storage import Address, Storage
 
 BODY_MAX_BYTES: Final = 2 * 1024 * 1024  # where the platform's published server stops reading
 VALUE_MAX_BYTES: Final = 1024 * 1024  # of JSON; our choice: the guide names none
@@ -63,6 +64,7 @@ class Platform:
         options: What the server was told to be like.
         limits: The rate limit of a caller, or `None`.
         encryption_key: Key 1 of the vault: 32 bytes, or `None`.
+        vault_origin: What the vault's wrapping key follows from where there is no key 1.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Platform:
         *,
         limits: Limits | None,
         encryption_key: bytes | None,
+        vault_origin: bytes = b"",
     ) -> None:
         """Put the components together."""
         self.randomness = randomness
@@ -81,21 +84,19 @@ class Platform:
         self.store = Store(storage, self.conditions)
         self.cache = ServerCache(self.conditions, self.store)
         self.reader = Reader(self.store, self.cache, self.conditions, caching=options.caching)
-        self.rbac = Rbac(self.conditions, randomness)
-        self.vault = Vault(self.conditions, encryption_key)
-        self.audit = AuditLog(self.conditions)
+        self.rbac = Rbac(self.conditions, randomness, storage)
+        self.vault = Vault(self.conditions, storage, encryption_key, origin=vault_origin)
+        self.audit = AuditLog(self.conditions, storage)
         self.limiter = None if limits is None else Limiter(limits)
-        self.idempotency = IdempotencyKeys()
+        self.idempotency = IdempotencyKeys(storage)
         self.sealed_here: set[str] = set()  # the etags of records whose secret this very process sealed
 
     def reset(self) -> None:
         """Go back to the beginning; users and their tokens stay valid."""
         self.conditions.clear()
-        self.store.storage.clear()
+        self.store.storage.clear("audit", "idempotency", "roles", "vault")
+        self.store.changes += 1
         self.cache.reset()
-        self.rbac.reset()
-        self.vault.reset()
-        self.audit.reset()
         self.idempotency.reset()
         self.sealed_here.clear()
         if self.limiter is not None:

@@ -402,9 +402,7 @@ _SAID: Final[Mapping[tuple[str, str], Said]] = {
         body=_ref("GrantBody"),
         refusals=(404,),
     ),
-    ("user tokens", "POST"): Said(
-        summary="Make a user's token", reply=_ref("Token"), parameters=(_IDEMPOTENCY,), refusals=(404, 409)
-    ),
+    ("user tokens", "POST"): Said(summary="Make a user's token", reply=_ref("Token"), refusals=(404,)),
     ("roles", "GET"): Said(summary="List the roles", reply=_list_of(_ref("Role"))),
     ("role", "GET"): Said(
         summary="Read what a role permits, inherited permissions included",
@@ -434,15 +432,11 @@ _SAID: Final[Mapping[tuple[str, str], Said]] = {
         summary="Seal a text",
         reply=_ref("Ciphertext"),
         body=_ref("Plaintext"),
-        parameters=(_IDEMPOTENCY,),
-        refusals=(409,),
     ),
     ("decryption", "POST"): Said(
         summary="Open a sealed text",
         reply=_object({"plaintext": _STRING}),
         body=_ref("Ciphertext"),
-        parameters=(_IDEMPOTENCY,),
-        refusals=(409,),
     ),
     ("audit events", "GET"): Said(
         summary="List what was done and what was denied, in order",

@@ -27,7 +27,7 @@ class Randomness:
         """Choose the seed."""
         self._run: tuple[int, ...] = () if run == 1 else (run,)
         self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
-        self._counts = {"request": count(1), "entry": count(1), "token": count(1)}
+        self._counts = {"request": count(1), "entry": count(1)}
 
     def derive(self, *parts: object) -> random.Random:
         """Return a stream of its own for a purpose: the same parts give the same stream."""
@@ -42,9 +42,8 @@ class Randomness:
         return str(uuid.UUID(int=self._bits("entry", _UUID_BITS), version=4))
 
     def token(self, user: str) -> str:
-        """Make a bearer token, readable enough to tell whose it is."""
-        return f"lcm_{user}_{self._bits('token', _TOKEN_BITS):032x}"
+        """Make the bearer token of a user, readable enough to tell whose it is; always the same one."""
+        return f"lcm_{user}_{self.derive('token', user).getrandbits(_TOKEN_BITS):032x}"
 
     def _bits(self, purpose: str, bits: int) -> int:
-        run = () if purpose == "token" else self._run
-        return self.derive(purpose, *run, next(self._counts[purpose])).getrandbits(bits)
+        return self.derive(purpose, *self._run, next(self._counts[purpose])).getrandbits(bits)

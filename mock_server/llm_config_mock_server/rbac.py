@@ -6,15 +6,18 @@ import re
 import secrets
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_sdk.contract import NAMESPACE_MAX_LENGTH
 
+from .tables import Table
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Hashable, Iterable, Mapping
 
     from .conditions import Conditions
     from .randomness import Randomness
+    from .storage import Storage
 
 PERMISSIONS: Final = frozenset(
     {
@@ -87,6 +90,15 @@ ANYBODY: Final = Principal("api-user", (Grant("admin"),))
 """Who a request comes from where tokens are not asked for; the name is the platform's default user."""
 
 
+_BUILT_IN_USERS: Final = {role: Principal(role, (Grant(role),)) for role in BUILT_IN_ROLES}
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    principal: Principal
+    has_token: bool
+
+
 def scope_covers(scope: str, namespace: str) -> bool:
     """Say whether a scope reaches a namespace."""
     if scope == EVERYWHERE:
@@ -114,37 +126,32 @@ class Rbac:
 
     Args:
         conditions: Where the condition `rbac` is looked up.
-        randomness: Where tokens come from.
+        randomness: Where tokens come from: a user's follows from the seed and the name, and is kept nowhere.
+        storage: Where users and custom roles are kept.
 
     Raises:
-        ComponentFailureError: From `allows` and what changes something, while the component is not well.
+        ComponentFailureError: From `allows` and what changes something, while the component is not well;
+            from every method, where the storage says no.
     """
 
-    def __init__(self, conditions: Conditions, randomness: Randomness) -> None:
-        """Begin with the four built-in roles, and a user of each with a token that the seed repeats."""
+    def __init__(self, conditions: Conditions, randomness: Randomness, storage: Storage) -> None:
+        """Begin with the four built-in roles, and a user of each who has a token."""
         self._conditions = conditions
         self._randomness = randomness
-        self._users: dict[str, Principal] = {}
-        self._roles: dict[str, Role] = {}
+        self._users = Table(storage, "users", _user_json, _user_from_json)
+        self._roles = Table(storage, "roles", _role_json, _role_from_json)
         self._tokens: dict[str, str] = {}
-        # From the start: two servers of one seed share these tokens, whichever is asked first.
-        for role in BUILT_IN_ROLES:
-            self._users[role] = Principal(role, (Grant(role),))
-            self._tokens[randomness.token(role)] = role
-
-    def reset(self) -> None:
-        """Forget custom roles; users and the tokens handed out stay valid."""
-        self._roles.clear()
+        self._tokens_as_of: Hashable = None
 
     @property
     def users(self) -> Mapping[str, Principal]:
         """Everybody, by name."""
-        return MappingProxyType(self._users)
+        return {**_BUILT_IN_USERS, **{name: user.principal for name, user in self._users.items()}}
 
     @property
     def roles(self) -> Mapping[str, Role]:
         """The custom roles, by name."""
-        return MappingProxyType(self._roles)
+        return dict(self._roles)
 
     def role(self, name: str) -> Role:
         """Return a role, built-in or custom.
@@ -188,9 +195,10 @@ class Rbac:
             RbacError: `UserNotFound`.
         """
         self._conditions.check("rbac")
-        if name not in self._users:
+        principal = self._principal(name)
+        if principal is None:
             raise RbacError("UserNotFound", f"User not found: {name}")
-        return self._users[name]
+        return principal
 
     def grant(self, user: str, grant: Grant) -> Principal:
         """Give a user a role within a scope, in place of any other grant of that role.
@@ -203,10 +211,13 @@ class Rbac:
             raise RbacError("UserNotFound", f"User not found: {user!r} is no name of a user")
         self.role(grant.role)
         check_scope(grant.scope)
-        held = self._users[user].grants if user in self._users else ()
-        kept = tuple(other for other in held if other.role != grant.role)
-        self._users[user] = Principal(user, (*kept, grant))
-        return self._users[user]
+        before = self._principal(user)
+        held = () if before is None else before.grants
+        if grant in held:
+            return Principal(user, held)
+        principal = Principal(user, (*(other for other in held if other.role != grant.role), grant))
+        self._users[user] = _User(principal, self._has_token(user))
+        return principal
 
     def token(self, user: str) -> str:
         """Return the token of a user, made at the first call.
@@ -214,21 +225,34 @@ class Rbac:
         Raises:
             RbacError: `UserNotFound`.
         """
-        self.user(user)
-        for token, owner in self._tokens.items():
-            if owner == user:
-                return token
-        token = self._randomness.token(user)
-        self._tokens[token] = user
-        return token
+        principal = self.user(user)
+        if not self._has_token(user):
+            self._users[user] = _User(principal, has_token=True)
+        return self._randomness.token(user)
 
     def authenticate(self, token: str) -> Principal | None:
         """Return who a token belongs to, or `None`."""
         # Every token is compared in constant time: a habit worth keeping where people read the code.
-        for known, user in self._tokens.items():
+        for known, user in self._known_tokens().items():
             if secrets.compare_digest(known.encode(), token.encode()):
-                return self._users.get(user)
+                return self._principal(user)
         return None
+
+    def _principal(self, name: str) -> Principal | None:
+        user = self._users.get(name)
+        return _BUILT_IN_USERS.get(name) if user is None else user.principal
+
+    def _has_token(self, name: str) -> bool:
+        user = self._users.get(name)
+        return name in _BUILT_IN_USERS or (user is not None and user.has_token)
+
+    def _known_tokens(self) -> dict[str, str]:
+        stamp = self._users.stamp
+        if stamp != self._tokens_as_of:
+            names = [*_BUILT_IN_USERS, *(name for name in self._users if self._has_token(name))]
+            self._tokens = {self._randomness.token(name): name for name in names}
+            self._tokens_as_of = stamp
+        return self._tokens
 
     def permissions(self, role: str, walked: tuple[str, ...] = ()) -> frozenset[str]:
         """Return all that a role permits, inherited permissions included.
@@ -254,3 +278,21 @@ class Rbac:
             scope_covers(grant.scope, namespace) and permission in self.permissions(grant.role)
             for grant in principal.grants
         )
+
+
+def _user_json(user: _User) -> dict[str, Any]:
+    grants = [[grant.role, grant.scope] for grant in user.principal.grants]
+    return {"user": user.principal.user, "grants": grants, "has_token": user.has_token}
+
+
+def _user_from_json(told: Any) -> _User:
+    grants = tuple(Grant(role, scope) for role, scope in told["grants"])
+    return _User(Principal(told["user"], grants), told["has_token"])
+
+
+def _role_json(role: Role) -> dict[str, Any]:
+    return {"permissions": sorted(role.permissions), "inherits": role.inherits}
+
+
+def _role_from_json(told: Any) -> Role:
+    return Role(frozenset(told["permissions"]), tuple(told["inherits"]))

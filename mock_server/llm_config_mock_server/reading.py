@@ -10,7 +10,8 @@ from .server_cache import CacheError, ServerCache
 
 if TYPE_CHECKING:
     from .conditions import Conditions
-    from .store import Address, Record, Store
+    from .storage import Address
+    from .store import Record, Store
 
 _LOGGER: Final = logging.getLogger(__package__)
 

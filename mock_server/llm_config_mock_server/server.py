@@ -22,8 +22,9 @@ from .profiles import ProfileName, load_profile
 from .randomness import Randomness
 from .rbac import EVERYWHERE, Grant
 from .sqlite_storage import SqliteStorage
-from .store import Address, MemoryStorage, Record, Storage
-from .vault import KEY_BYTES
+from .storage import Address, MemoryStorage, Storage
+from .store import Record
+from .vault import KEY_BYTES, CryptoError
 
 if TYPE_CHECKING:
     import ssl
@@ -64,15 +65,17 @@ class MockServer:
             published server does (which wants the header `X-Forwarded-Proto: https`).
         port: The port; 0 takes a free one at the first start and keeps it.
         host: The address to listen on.
-        storage: Where records lie: the path of a sqlite database, which is made where there is none
-            and keeps the seed too; in memory if left out.
+        storage: Where everything lies that is kept: the path of a sqlite database, which is made where
+            there is none; in memory if left out. A database keeps entries with their histories, audit
+            events, users, custom roles, the vault's keys, replies under idempotency keys, and the seed.
         seed: Makes ids, tokens, drawn faults and delays repeatable; drawn if left out (see `seed`).
         tls: Whether to speak HTTPS, with a certificate of a throw-away authority (needs `trustme`).
         limits: A caller's rate limit; `True` is the one that the profile documents (the guide has
             none; 0.5 has 10 a second, and bans), `False` is none.
         auth: Whether a bearer token is asked for.
         encryption_key: Key 1 of the vault, 32 bytes; made from the seed if left out, `None` for a
-            vault without a key.
+            vault without a key. Keys that are added later are kept sealed under it. With a database, a
+            key of one's own is what keeps secrets secret: the seed lies beside them.
         value_max_bytes: The longest value, in bytes of JSON.
         disk_bytes: Bytes that the disk holds, simulated for records in memory; `None` for no bound.
         admin: Whether the admin interface and the console are served, to the loopback and to admins.
@@ -80,7 +83,8 @@ class MockServer:
         journal_size: How many requests the journal remembers; older ones are forgotten.
 
     Raises:
-        ValueError: An argument is outside its range, or two contradict each other.
+        ValueError: An argument is outside its range, two contradict each other, or the database's vault
+            was kept under another encryption key.
         OSError: The database cannot be opened or made.
     """
 
@@ -105,6 +109,7 @@ class MockServer:
         """Put the server together; nothing is bound before `start`."""
         spoken = load_profile(profile)
         randomness, kept, first_seed = _state(storage, seed, disk_bytes)
+        seed_key = _key(first_seed)
         self._clock = clock
         self._is_tls = tls
         self._core = Core(
@@ -114,9 +119,11 @@ class MockServer:
                 randomness,
                 Options(auth=auth, value_max_bytes=value_max_bytes, caching=storage is None),
                 limits=_limits(limits, spoken.default_limits),
-                encryption_key=_key(first_seed) if isinstance(encryption_key, _FromSeed) else encryption_key,
+                encryption_key=seed_key if isinstance(encryption_key, _FromSeed) else encryption_key,
+                vault_origin=seed_key,
             ),
         )
+        self._check_vault()
         self._core.aside = Aside(self, self._core, admin=admin).answerer
         self._is_admin = admin
         self._authority: trustme.CA | None = None
@@ -337,7 +344,7 @@ class MockServer:
         """
         suffix = "" if scope == EVERYWHERE else "@" + scope.replace("/", ".").replace("*", "_")
         name = f"{role}{suffix}" if user is None else user
-        with self._core.lock:
+        with self._core.lock, self._core.platform.store.storage.transaction():
             self._core.platform.rbac.grant(name, Grant(role, scope))
             return self._core.platform.rbac.token(name)
 
@@ -484,6 +491,14 @@ class MockServer:
     def journal(self) -> Journal:
         """Every request with its outcome, and assertions about them."""
         return self._core.journal
+
+    def _check_vault(self) -> None:
+        platform = self._core.platform
+        try:
+            _ = platform.vault.keys
+        except CryptoError as error:
+            platform.store.storage.close()
+            raise ValueError(f"encryption_key does not fit the storage: {error.message}") from error
 
     def _server_side(self) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - costs start-up time, and most servers are plain

@@ -10,10 +10,11 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-from .store import Address, BrokenRecordError, Record, Store, decode_record, encode_record
+from .store import BrokenRecordError, Record, Store, decode_record, encode_record
 
 if TYPE_CHECKING:
     from .conditions import Conditions
+    from .storage import Address
 
 FIRST_TIER_RECORDS: Final = 1_000  # our choice: what is asked for often
 SECOND_TIER_RECORDS: Final = 10_000  # our choice: a bound for the memory of a test server
@@ -68,7 +69,7 @@ class ServerCache:
         """Begin empty."""
         self._conditions = conditions
         self._store = store
-        self._seen_changes = store.changes
+        self._seen = store.stamp
         self._first: OrderedDict[str, Record] = OrderedDict()
         self._second: OrderedDict[str, bytes] = OrderedDict()
 
@@ -121,8 +122,9 @@ class ServerCache:
 
     def _begin(self, address: Address) -> str:
         self._conditions.check("cache")
-        if self._store.changes != self._seen_changes:
-            self._seen_changes = self._store.changes
+        stamp = self._store.stamp
+        if stamp != self._seen:
+            self._seen = stamp
             self.reset()
         return cache_key(address)
 

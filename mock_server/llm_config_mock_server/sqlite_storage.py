@@ -1,8 +1,9 @@
-"""Records in a sqlite database: they survive a restart of the server, and its being killed.
+"""A sqlite database as storage: what it keeps survives a restart of the server, and its being killed.
 
-A write is acknowledged once its commit is in the write-ahead log and on the disk. What the
-database cannot do is raised as the failure of the store that it is, so that the modules above say
-it in the platform's words.
+A write is acknowledged once its commit is in the write-ahead log and on the disk, with all that
+belongs to it: a change, its audit event and the reply under its idempotency key are one commit.
+What the database cannot do is raised as the failure of the store that it is, so that the modules
+above say it in the platform's words.
 """
 
 from __future__ import annotations
@@ -18,17 +19,25 @@ from typing import TYPE_CHECKING, Any, Final
 from llm_config_sdk.contract import Environment
 
 from .conditions import UNAVAILABLE, ComponentFailureError
-from .store import Address
+from .storage import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Hashable, Iterable, Sequence
+
+    from .storage import Kind
 
 APPLICATION_ID: Final = 0x4C434D53  # "LCMS": tells a database of ours from any other program's
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2  # 1 had no documents
 LOCK_WAIT_SECONDS: Final = 0.1  # our choice: the one thread that answers everybody waits here
 FILE_MODE: Final = 0o600  # a database holds tokens' seed and ciphertexts: nobody else's business
 _SEED_BITS: Final = 32  # as many as a drawn seed of a server without a database has
 
+_DOCUMENTS: Final = """
+    CREATE TABLE documents (
+        number INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL,
+        UNIQUE (kind, name)
+    )
+"""
 _SCHEMA: Final = (
     """
     CREATE TABLE records (
@@ -43,6 +52,7 @@ _SCHEMA: Final = (
     )
     """,
     "CREATE INDEX versions_by_address ON versions (namespace, environment, key, number)",
+    _DOCUMENTS,
     "CREATE TABLE origin (seed INTEGER NOT NULL, starts INTEGER NOT NULL)",
 )
 _OUT_OF_MEMORY: Final = "Cannot allocate memory (os error 12)"
@@ -68,7 +78,7 @@ _PRIMARY: Final = 0xFF  # the bits of an extended result code that hold the prim
 
 
 class SqliteStorage:
-    """Records in a sqlite database, made with mode 0600 where there is none.
+    """Records and documents in a sqlite database, made with mode 0600 where there is none.
 
     The database is opened at the first use, and again after `close`. One server at a time should
     write to it; others meet a locked database as `config.StorageError`.
@@ -94,12 +104,16 @@ class SqliteStorage:
         self._lock = RLock()
         self._owner = 0
         self._connection: sqlite3.Connection | None = None
+        self._opened = 0
+        self._depth = 0  # of transactions within each other
+        self._taken_back = 0
+        self._lost: ComponentFailureError | None = None  # why the database took a whole transaction back
         # A fork's child must not touch what the parent has open (https://www.sqlite.org/howtocorrupt.html,
         # section 2.6), not even to close it.
         self._inherited: list[sqlite3.Connection] = []
         self._create()
         try:
-            with self._transaction() as database:
+            with self._writing() as database:
                 self._prepare(database, seed)
                 self.seed, self.starts = database.execute("SELECT seed, starts FROM origin").fetchone()
         except ComponentFailureError as error:
@@ -114,7 +128,62 @@ class SqliteStorage:
     def __repr__(self) -> str:
         return f"<SqliteStorage {str(self.path)!r}>"
 
-    # --- Storage ----------------------------------------------------------------------------------
+    # --- Transactions -----------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> Hashable:
+        """What changes whenever documents change otherwise than one by one."""
+        ((version,),) = self._rows("PRAGMA data_version")  # changed by what others commit
+        return self._opened, self._taken_back, version
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Join what is written until the block ends: one commit, or nothing where the block raises.
+
+        A block that writes nothing costs nothing: the database's transaction begins with its first write.
+        """
+        with self._lock, _failures():
+            is_outermost, name = self._depth == 0, f"depth_{self._depth}"
+            within = self._connection is not None and self._connection.in_transaction
+            if within:
+                self._open().execute(f"SAVEPOINT {name}")
+            self._depth += 1
+            try:
+                yield
+                self._check_lost()
+                if within:
+                    self._open().execute(f"RELEASE {name}")
+                elif is_outermost and self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+            except BaseException as error:
+                self._take_back(name if within else None, error)
+                raise
+            finally:
+                self._depth -= 1
+                if is_outermost:
+                    self._lost = None
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _take_back(self, savepoint: str | None, error: BaseException) -> None:
+        self._taken_back += 1
+        if self._connection is None:
+            return
+        if not self._connection.in_transaction:
+            # A full disk has taken everything back by itself, and what was written before this block too.
+            if savepoint is not None and isinstance(error, ComponentFailureError):
+                self._lost = error
+            return
+        with suppress(sqlite3.Error):  # a second error would hide the first
+            if savepoint is None:
+                self._connection.execute("ROLLBACK")
+            else:
+                self._connection.execute(f"ROLLBACK TO {savepoint}")
+                self._connection.execute(f"RELEASE {savepoint}")
+
+    # --- Records ----------------------------------------------------------------------------------
 
     def read(self, address: Address) -> bytes | None:
         """Return a live record's bytes, or `None`."""
@@ -125,7 +194,7 @@ class SqliteStorage:
 
     def write(self, address: Address, record: bytes, *, snapshot: bool) -> None:
         """Make a record live and, where asked, append it to the history; both or neither."""
-        with self._transaction() as database:
+        with self._writing() as database:
             database.execute(
                 "INSERT INTO records VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record",
                 (*_key(address), record),
@@ -138,7 +207,7 @@ class SqliteStorage:
 
     def remove(self, address: Address) -> bool:
         """Remove a live record, keep its history, and say whether there was one."""
-        with self._transaction() as database:
+        with self._writing() as database:
             removed = database.execute(
                 "DELETE FROM records WHERE namespace = ? AND environment = ? AND key = ?", _key(address)
             )
@@ -167,11 +236,36 @@ class SqliteStorage:
             for namespace, key, environment in self._rows("SELECT namespace, key, environment FROM records")
         ]
 
-    def clear(self) -> None:
-        """Forget everything; the database keeps its seed."""
-        with self._transaction() as database:
+    # --- Documents --------------------------------------------------------------------------------
+
+    def documents(self, kind: Kind) -> Iterable[tuple[str, bytes]]:
+        """Return the documents of a kind with their names, in the order of their first keeping."""
+        query = "SELECT name, document FROM documents WHERE kind = ? ORDER BY number"
+        return [(name, bytes(document)) for name, document in self._rows(query, kind)]
+
+    def keep(self, kind: Kind, name: str, document: bytes) -> None:
+        """Keep a document, in place of any of that name."""
+        with self._writing() as database:
+            database.execute(
+                "INSERT INTO documents (kind, name, document) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET document = excluded.document",
+                (kind, name, document),
+            )
+
+    def discard(self, kind: Kind, name: str) -> None:
+        """Forget a document, if there is one."""
+        with self._writing() as database:
+            database.execute("DELETE FROM documents WHERE kind = ? AND name = ?", (kind, name))
+
+    # --- The whole --------------------------------------------------------------------------------
+
+    def clear(self, *kinds: Kind) -> None:
+        """Forget every record with its history, and the documents of these kinds; the seed is kept."""
+        with self._writing() as database:
             database.execute("DELETE FROM records")
             database.execute("DELETE FROM versions")
+            database.executemany("DELETE FROM documents WHERE kind = ?", [(kind,) for kind in kinds])
+        self._taken_back += 1
 
     def close(self) -> None:
         """Close the database; its next use opens it again."""
@@ -210,6 +304,7 @@ class SqliteStorage:
                 connection.close()
                 raise
             self._connection, self._owner = connection, os.getpid()
+            self._opened += 1
         return self._connection
 
     def _prepare(self, database: sqlite3.Connection, seed: int | None) -> None:
@@ -225,6 +320,10 @@ class SqliteStorage:
             database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 1:
+            database.execute(_DOCUMENTS)
+            database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = SCHEMA_VERSION
         if version != SCHEMA_VERSION:
             raise ValueError(f"{self.path} has format {version}, where this program knows {SCHEMA_VERSION}")
         database.execute("UPDATE origin SET starts = starts + 1")
@@ -234,19 +333,14 @@ class SqliteStorage:
             return self._open().execute(query, parameters).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        with self._lock, _failures():
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        """Write, within the transaction that runs or in one of its own; all of it or nothing."""
+        with self.transaction(), _failures():
+            self._check_lost()
             database = self._open()
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                # A full disk has rolled back by itself; a second rollback would hide the first error.
-                if database.in_transaction:
-                    with suppress(sqlite3.Error):
-                        database.execute("ROLLBACK")
-                raise
+            if not database.in_transaction:
+                database.execute("BEGIN IMMEDIATE")
+            yield database
 
 
 def _key(address: Address) -> tuple[str, str, str]:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llm_config_sdk.contract import entity_tag
 
-from .conditions import ComponentFailureError, Conditions
 from .messages import json_bytes
+from .storage import Address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable
 
     from llm_config_sdk.contract import Environment
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class Address:
-    """Where a config lives."""
-
-    namespace: str
-    key: str
-    environment: Environment
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.key} ({self.environment})"
+    from .conditions import Conditions
+    from .storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,107 +46,6 @@ class BrokenRecordError(Exception):
     """The bytes of a record cannot be read back."""
 
 
-class Storage(Protocol):
-    """Where the bytes of records lie. Every method is atomic."""
-
-    def read(self, address: Address) -> bytes | None:
-        """Return a live record's bytes, or `None`."""
-        ...
-
-    def write(self, address: Address, record: bytes, *, snapshot: bool) -> None:
-        """Make a record live and, where asked, append it to the history."""
-        ...
-
-    def remove(self, address: Address) -> bool:
-        """Remove a live record, keep its history, and say whether there was one."""
-        ...
-
-    def history(self, address: Address) -> Sequence[bytes]:
-        """Return every version ever written, oldest first."""
-        ...
-
-    def keys(self, namespace: str, environment: Environment) -> Iterable[str]:
-        """Return the keys of the live records of a namespace in an environment."""
-        ...
-
-    def addresses(self) -> Iterable[Address]:
-        """Return the address of every live record."""
-        ...
-
-    def clear(self) -> None:
-        """Forget everything."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the storage holds of the machine."""
-        ...
-
-
-class MemoryStorage:
-    """Records in memory.
-
-    Args:
-        capacity: Bytes the simulated disk holds, histories included; `None` for no bound.
-    """
-
-    def __init__(self, capacity: int | None = None) -> None:
-        """Begin empty."""
-        self._capacity = capacity
-        self._used = 0
-        self._live: dict[tuple[str, Environment], dict[str, bytes]] = {}
-        self._history: dict[Address, list[bytes]] = {}
-
-    def read(self, address: Address) -> bytes | None:
-        """Return a live record's bytes, or `None`."""
-        return self._live.get((address.namespace, address.environment), {}).get(address.key)
-
-    def write(self, address: Address, record: bytes, *, snapshot: bool) -> None:
-        """Make a record live and, where asked, append it to the history.
-
-        Raises:
-            ComponentFailureError: The simulated disk is full; nothing was written.
-        """
-        live = self._live.get((address.namespace, address.environment), {})
-        growth = len(record) * (2 if snapshot else 1) - len(live.get(address.key, b""))
-        if self._capacity is not None and self._used + growth > self._capacity:
-            raise ComponentFailureError("store", "StorageFull", "No space left on device (os error 28)")
-        self._used += growth
-        self._live.setdefault((address.namespace, address.environment), live)[address.key] = record
-        if snapshot:
-            self._history.setdefault(address, []).append(record)
-
-    def remove(self, address: Address) -> bool:
-        """Remove a live record, keep its history, and say whether there was one."""
-        record = self._live.get((address.namespace, address.environment), {}).pop(address.key, None)
-        self._used -= len(record or b"")
-        return record is not None
-
-    def history(self, address: Address) -> Sequence[bytes]:
-        """Return every version ever written, oldest first."""
-        return self._history.get(address, ())
-
-    def keys(self, namespace: str, environment: Environment) -> Iterable[str]:
-        """Return the keys of the live records of a namespace in an environment."""
-        return tuple(self._live.get((namespace, environment), ()))
-
-    def addresses(self) -> Iterable[Address]:
-        """Return the address of every live record."""
-        return [
-            Address(namespace, key, environment)
-            for (namespace, environment), keys in self._live.items()
-            for key in keys
-        ]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._used = 0
-        self._live.clear()
-        self._history.clear()
-
-    def close(self) -> None:
-        """Do nothing: memory is given back by itself."""
-
-
 class Store:
     """Records by address, on a storage, subject to the condition `store`.
 
@@ -169,6 +59,11 @@ class Store:
         self.storage = storage
         self.changes = 0  # tells whoever shows entries that there is something new
         self._conditions = conditions
+
+    @property
+    def stamp(self) -> Hashable:
+        """What changes whenever a record does, or may have been taken back."""
+        return self.changes, self.storage.generation
 
     def get(self, address: Address) -> Record | None:
         """Return the live record, or `None`."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from .conditions import ComponentFailureError, Conditions
+from .tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+    from .storage import Storage
+
 ALGORITHM: Final = "aes-256-gcm"
 KEY_BYTES: Final = 32  # AES-256
 NONCE_BYTES: Final = 12  # what GCM is defined for (NIST SP 800-38D, section 5.2.1.1)
+_RING: Final = "ring"  # the name of the one document that holds all keys
 PLAINTEXT_MAX_BYTES: Final = 65_536  # our choice: the guide names no limit
 
 
@@ -49,37 +54,53 @@ class VaultKey:
     active: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _KeyRing:
+    keys: Mapping[int, bytes]
+    active: int | None
+    made: int
+
+
 class Vault:
     """Keys by version, one of them active, subject to the conditions `vault` and `entropy`.
 
-    `cryptography` (the extra `crypto`) is imported at the first secret.
+    Keys that are added are kept sealed under a wrapping key; key 1 is kept nowhere, since whoever
+    starts the server brings it. `cryptography` (the extra `crypto`) is imported at the first secret.
 
     Args:
         conditions: Where the conditions are looked up.
+        storage: Where the keys are kept.
         key: Material of key 1: 32 bytes; `None` begins without a key.
+        origin: What the wrapping key follows from where there is no key 1.
     """
 
-    def __init__(self, conditions: Conditions, key: bytes | None) -> None:
-        """Begin with one key, or none."""
+    def __init__(
+        self, conditions: Conditions, storage: Storage, key: bytes | None, *, origin: bytes = b""
+    ) -> None:
+        """Begin with one key, or none, or go on where the storage ends."""
         if key is not None and len(key) != KEY_BYTES:
             raise ValueError(f"an encryption key has {KEY_BYTES} bytes, not {len(key)}")
         self._conditions = conditions
         self._first = key
-        self._keys: dict[int, bytes] = {}
-        self._active: int | None = None
-        self._made = 0
-        self.reset()
+        self._wrapping_key = hashlib.sha256(b"vault wrapping key\0" + (key or origin)).digest()
+        self._kept = Table(storage, "vault", self._as_json, self._from_json)
 
-    def reset(self) -> None:
-        """Go back to the key that the vault began with."""
-        self._keys = {} if self._first is None else {1: self._first}
-        self._active = None if self._first is None else 1
-        self._made = len(self._keys)
+    @property
+    def _ring(self) -> _KeyRing:
+        kept = self._kept.get(_RING)
+        if kept is not None:
+            return kept
+        return _KeyRing({}, None, 0) if self._first is None else _KeyRing({1: self._first}, 1, 1)
 
     @property
     def keys(self) -> list[VaultKey]:
-        """The keys there are, oldest first."""
-        return [VaultKey(version, ALGORITHM, version == self._active) for version in sorted(self._keys)]
+        """The keys there are, oldest first.
+
+        Raises:
+            CryptoError: `InvalidKey`: they were kept under another wrapping key.
+        """
+        ring = self._ring
+        return [VaultKey(version, ALGORITHM, version == ring.active) for version in sorted(ring.keys)]
 
     def add_key(self, *, material: str | None = None, algorithm: str = ALGORITHM) -> VaultKey:
         """Add a key and make it the active one.
@@ -106,19 +127,20 @@ class Vault:
                 raise CryptoError(
                     "InvalidKey", f"Invalid key length: expected {KEY_BYTES} bytes, got {len(key)}"
                 )
-        self._made += 1
-        self._keys[self._made] = key
-        self._active = self._made
-        return VaultKey(self._made, ALGORITHM, active=True)
+        ring = self._ring
+        version = ring.made + 1
+        self._kept[_RING] = _KeyRing({**ring.keys, version: key}, version, version)
+        return VaultKey(version, ALGORITHM, active=True)
 
     def remove_key(self, version: int | None) -> bool:
         """Destroy a key, the active one for `None`, and say whether there was one."""
         self._check()
-        wanted = self._active if version is None else version
-        if wanted is None or self._keys.pop(wanted, None) is None:
+        ring = self._ring
+        wanted = ring.active if version is None else version
+        if wanted not in ring.keys:
             return False
-        if wanted == self._active:
-            self._active = None
+        left = {number: key for number, key in ring.keys.items() if number != wanted}
+        self._kept[_RING] = replace(ring, keys=left, active=None if wanted == ring.active else ring.active)
         return True
 
     def seal(self, plaintext: str) -> Ciphertext:
@@ -131,15 +153,16 @@ class Vault:
         data = plaintext.encode()
         if len(data) > PLAINTEXT_MAX_BYTES:
             raise CryptoError("EncryptionFailed", f"Plaintext exceeds {PLAINTEXT_MAX_BYTES} bytes")
-        if self._active is None:
+        ring = self._ring
+        if ring.active is None:
             raise CryptoError("EncryptionFailed", "Encryption failed: no active key")
         nonce = self._draw(NONCE_BYTES)
-        sealed = _aes_gcm(self._keys[self._active]).encrypt(nonce, data, None)
+        sealed = _aes_gcm(ring.keys[ring.active]).encrypt(nonce, data, None)
         return {
             "algorithm": ALGORITHM,
             "nonce": nonce.hex(),
             "ciphertext": sealed.hex(),
-            "key_version": self._active,
+            "key_version": ring.active,
         }
 
     def open(self, sealed: Mapping[str, Any]) -> str:
@@ -153,7 +176,7 @@ class Vault:
         if algorithm != ALGORITHM:
             raise CryptoError("InvalidAlgorithm", f"Unsupported algorithm: {algorithm}")
         version = sealed.get("key_version")
-        key = self._keys.get(version) if isinstance(version, int) else None
+        key = self._ring.keys.get(version) if isinstance(version, int) else None
         if key is None:
             raise CryptoError("DecryptionFailed", f"Decryption failed: no key of version {version}")
         cipher = _aes_gcm(key)
@@ -165,6 +188,38 @@ class Vault:
         except (InvalidTag, KeyError, ValueError) as error:
             raise CryptoError(
                 "DecryptionFailed", "Decryption failed: the ciphertext is not authentic"
+            ) from error
+
+    # --- At rest ----------------------------------------------------------------------------------
+
+    def _as_json(self, ring: _KeyRing) -> dict[str, Any]:
+        keys = {str(version): self._wrapped(version, key) for version, key in ring.keys.items()}
+        return {"keys": keys, "active": ring.active, "made": ring.made}
+
+    def _from_json(self, told: Any) -> _KeyRing:
+        found = {int(version): self._unwrapped(int(version), kept) for version, kept in told["keys"].items()}
+        keys = {version: key for version, key in found.items() if key is not None}
+        active: int | None = told["active"]
+        return _KeyRing(keys, active if active in keys else None, told["made"])
+
+    def _wrapped(self, version: int, key: bytes) -> str | None:
+        if key == self._first:
+            return None
+        nonce = secrets.token_bytes(NONCE_BYTES)  # no entropy source of the platform's: this one never fails
+        return (nonce + _aes_gcm(self._wrapping_key).encrypt(nonce, key, _bound_to(version))).hex()
+
+    def _unwrapped(self, version: int, kept: str | None) -> bytes | None:
+        if kept is None:
+            return self._first
+        cipher = _aes_gcm(self._wrapping_key)
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra: only where keys were added
+
+        sealed = bytes.fromhex(kept)
+        try:
+            return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound_to(version))
+        except InvalidTag as error:
+            raise CryptoError(
+                "InvalidKey", "the vault's keys were kept under another encryption key"
             ) from error
 
     def _check(self) -> None:
@@ -179,6 +234,11 @@ class Vault:
         except ComponentFailureError as error:
             raise CryptoError("KeyGenerationFailed", f"entropy source: {error.message}") from error
         return secrets.token_bytes(count)
+
+
+def _bound_to(version: int) -> bytes:
+    """Return what a wrapped key is authentic together with: it cannot pass for another version."""
+    return b"%d" % version
 
 
 def _aes_gcm(key: bytes) -> AESGCM:

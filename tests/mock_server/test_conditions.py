@@ -4,7 +4,7 @@ import pytest
 
 from llm_config_mock_server import Condition, MockServer
 from llm_config_mock_server.conditions import Conditions
-from llm_config_mock_server.store import Address, MemoryStorage
+from llm_config_mock_server.storage import Address, MemoryStorage
 from llm_config_sdk.contract import SYSTEM_KINDS, VARIANTS, Environment, Module
 from mock_server.envelopes import error_of, variant_of
 

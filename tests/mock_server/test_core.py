@@ -10,7 +10,7 @@ from llm_config_mock_server.limiter import Limiter
 from llm_config_mock_server.messages import Drip, End, Later, Outcome, Reply, Request
 from llm_config_mock_server.profiles import load_profile
 from llm_config_mock_server.randomness import Randomness
-from llm_config_mock_server.store import MemoryStorage
+from llm_config_mock_server.storage import MemoryStorage
 
 ITEM = "/api/v1/configs/app/model"
 JSON = (("Content-Type", "application/json"),)

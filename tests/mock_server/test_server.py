@@ -22,7 +22,7 @@ import pytest
 import llm_config_mock_server as package
 from llm_config_mock_server import At, MockServer, hang, latency, reset
 from llm_config_mock_server.rbac import RbacError
-from llm_config_mock_server.store import MemoryStorage
+from llm_config_mock_server.storage import MemoryStorage
 
 ITEM = "/api/v1/configs/app%2Fllm/model"
 

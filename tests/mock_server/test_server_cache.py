@@ -7,7 +7,8 @@ import pytest
 from llm_config_mock_server import MockServer
 from llm_config_mock_server.conditions import ComponentFailureError, Conditions
 from llm_config_mock_server.server_cache import FIRST_TIER_RECORDS, CacheError, ServerCache
-from llm_config_mock_server.store import Address, MemoryStorage, Record, Store
+from llm_config_mock_server.storage import Address, MemoryStorage
+from llm_config_mock_server.store import Record, Store
 from llm_config_sdk.contract import Environment
 from mock_server.envelopes import variant_of
 

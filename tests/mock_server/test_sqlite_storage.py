@@ -22,7 +22,7 @@ import pytest
 from llm_config_mock_server import MockServer
 from llm_config_mock_server.conditions import ComponentFailureError
 from llm_config_mock_server.sqlite_storage import SqliteStorage
-from llm_config_mock_server.store import Address, MemoryStorage, Storage
+from llm_config_mock_server.storage import Address, MemoryStorage, Storage
 from llm_config_sdk.contract import Environment
 from mock_server import test_guide_configs
 from mock_server.envelopes import variant_of

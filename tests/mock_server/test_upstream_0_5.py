@@ -21,7 +21,7 @@ from llm_config_mock_server.profiles.upstream_0_5.gate import Gate
 from llm_config_mock_server.profiles.upstream_0_5.set_body import read_set_body
 from llm_config_mock_server.profiles.upstream_0_5.words import RefusedError
 from llm_config_mock_server.randomness import Randomness
-from llm_config_mock_server.store import MemoryStorage
+from llm_config_mock_server.storage import MemoryStorage
 
 TIMEOUT = 5.0  # seconds: a hang ends as a failure
 ITEM = "/api/v1/configs/app%2Fllm/model"
@@ -219,7 +219,8 @@ def test_8_crypto_fails_with_its_prefix(server, ask):
     server._core.platform.vault.remove_key(2)
     assert ask(ITEM).json["message"] == "Crypto error: Decryption failed: no key of version 1"
     server._core.platform.vault.add_key()
-    server._core.platform.vault._active = None
+    server._core.platform.vault.add_key()
+    server._core.platform.vault.remove_key(None)  # the other one stays, and seals nothing
     answer = ask(ITEM, JSON, method="POST", body=b'{"value":"s","env":"dev","secret":true}')
     assert answer.json["message"] == "Crypto error: Encryption failed: no active key"
 

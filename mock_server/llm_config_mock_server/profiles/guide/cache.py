@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm_config_mock_server.messages import Reply, json_reply
 from llm_config_mock_server.server_cache import CacheError, cache_key
-from llm_config_mock_server.store import Address
+from llm_config_mock_server.storage import Address
 from llm_config_sdk.contract import REDACTED_PLACEHOLDER, key_problem, namespace_problem
 
 from .names import environment_of

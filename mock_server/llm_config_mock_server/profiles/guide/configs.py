@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_mock_server.messages import Reply, json_bytes, json_reply
-from llm_config_mock_server.store import Address, Record
+from llm_config_mock_server.store import Record
 from llm_config_sdk.contract import REDACTED_PLACEHOLDER, WRITTEN_PLACEHOLDER
 
 from .bodies import json_type, optional
@@ -19,6 +19,8 @@ from .routing import API, POST, Route
 from .secrets import plain_value, sealed_value
 
 if TYPE_CHECKING:
+    from llm_config_mock_server.storage import Address
+
     from .visit import Visit
 
 

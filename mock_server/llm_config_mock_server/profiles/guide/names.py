@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from llm_config_mock_server.store import Address
+from llm_config_mock_server.storage import Address
 from llm_config_sdk.contract import Environment, ErrorCode, key_problem, namespace_problem
 
 from .bodies import json_type

@@ -9,7 +9,7 @@ from llm_config_mock_server.conditions import ComponentFailureError
 from llm_config_mock_server.messages import Header, Reply, json_reply
 from llm_config_mock_server.rbac import ANYBODY, Principal, RbacError
 from llm_config_mock_server.server_cache import CacheError
-from llm_config_mock_server.store import Address, BrokenRecordError, Record
+from llm_config_mock_server.store import BrokenRecordError, Record
 from llm_config_mock_server.vault import CryptoError
 from llm_config_sdk.contract import HEALTH_PATH, IDEMPOTENCY_REPLAYED_HEADER, REQUEST_ID_HEADER, ErrorCode
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_config_mock_server.core import Call, Platform
     from llm_config_mock_server.faults import ErrorSpec
     from llm_config_mock_server.limiter import Limits
+    from llm_config_mock_server.storage import Address
 
     from .visit import Handler
 
@@ -85,18 +86,22 @@ class GuideProfile:
     def reserve(self, platform: Platform, call: Call) -> None:
         """Take the idempotency key of a request that is made to wait."""
         try:
-            claim(platform, call, self._principal(platform, call))
+            route, _ = find_route(ROUTES, call.request)
+            claim(platform, call, route, self._principal(platform, call))
         except (RefusedError, ComponentFailureError):
             return  # it will be said when the wait is over
 
     def answer(self, platform: Platform, call: Call) -> Reply:
-        """Carry a request out."""
+        """Carry a request out, in one transaction: nothing is said that was not kept."""
         try:
-            return self._answer(platform, call)
-        except PLATFORM_FAILURES as error:
-            refusal = as_refusal(error, call.request)
-            log_refusal(refusal, call)
-            return refusal_reply(refusal, call)
+            with platform.store.storage.transaction():
+                try:
+                    return self._answer(platform, call)
+                except PLATFORM_FAILURES as error:
+                    # Said in here: what was recorded of a failure or a denial is kept.
+                    return _refused(error, call)
+        except ComponentFailureError as error:
+            return _refused(error, call)
 
     def error(self, spec: ErrorSpec, call: Call) -> Reply:
         """Say a scripted error."""
@@ -131,21 +136,21 @@ class GuideProfile:
         principal = self._principal(platform, call)
         limited = spend(platform, call, principal)
         try:
-            reply = self._carry_out(Visit(platform, call, principal, arguments), handler)
+            reply = self._carry_out(Visit(platform, call, principal, arguments), route, handler)
         except PLATFORM_FAILURES as error:
             refusal = as_refusal(error, request)
             refusal.headers += limited
             raise refusal from error
         return reply.with_headers(*limited)
 
-    def _carry_out(self, visit: Visit, handler: Handler) -> Reply:
+    def _carry_out(self, visit: Visit, route: Route, handler: Handler) -> Reply:
         platform, call, principal = visit.platform, visit.call, visit.principal
         platform.conditions.check("service")
-        replayed = claim(platform, call, principal)
+        replayed = claim(platform, call, route, principal)
         if replayed is not None:
             return replayed.with_headers((IDEMPOTENCY_REPLAYED_HEADER.lower(), "true"))
         reply = handler(visit)
-        key = idempotency_key(call.request, principal)
+        key = idempotency_key(route, call.request, principal)
         if key is not None:
             platform.idempotency.settle(key, reply)
         return reply
@@ -165,3 +170,9 @@ class GuideProfile:
                 headers=(("www-authenticate", f'Bearer realm="{SERVICE}"'),),
             )
         return principal
+
+
+def _refused(error: Exception, call: Call) -> Reply:
+    refusal = as_refusal(error, call.request)
+    log_refusal(refusal, call)
+    return refusal_reply(refusal, call)

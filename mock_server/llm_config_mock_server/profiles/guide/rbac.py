@@ -110,7 +110,12 @@ ROUTES: Final = (
     Route("users", (*_RBAC, "users"), {"GET": _users}),
     Route("user", (*_RBAC, "users", None), {"GET": _user}),
     Route("user roles", (*_RBAC, "users", None, "roles"), {"PUT": _grant}, PUT),
-    Route("user tokens", (*_RBAC, "users", None, "tokens"), {"POST": _issue_token}),
+    Route(
+        "user tokens",
+        (*_RBAC, "users", None, "tokens"),
+        {"POST": _issue_token},
+        honours_idempotency_keys=False,
+    ),
     Route("roles", (*_RBAC, "roles"), {"GET": _roles}),
     Route("role", (*_RBAC, "roles", None), {"GET": _role, "PUT": _define_role}, PUT),
 )

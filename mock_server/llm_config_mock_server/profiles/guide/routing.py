@@ -24,12 +24,22 @@ PUT: Final = frozenset({"PUT"})
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path, split at its slashes (`None` stands for any segment), and its handlers by method."""
+    """A path, split at its slashes (`None` stands for any segment), and its handlers by method.
+
+    Args:
+        name: What it is about.
+        segments: The path.
+        handlers: What carries a request out, by method.
+        reads_json: The methods whose requests have a body of JSON.
+        honours_idempotency_keys: Whether a POST under an `Idempotency-Key` has its reply kept. Not where
+            repeating it changes nothing, and its reply is a secret that must lie nowhere.
+    """
 
     name: str
     segments: tuple[str | None, ...]
     handlers: Mapping[str, Handler]
     reads_json: frozenset[str] = frozenset()
+    honours_idempotency_keys: bool = True
 
     def arguments(self, segments: list[str]) -> list[str] | None:
         """Return the raw segments that fill the gaps, or `None` where the path is another."""

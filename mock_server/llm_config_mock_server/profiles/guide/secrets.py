@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm_config_mock_server.core import Platform
-    from llm_config_mock_server.store import Address, Record
+    from llm_config_mock_server.storage import Address
+    from llm_config_mock_server.store import Record
 
     from .visit import Visit
 

@@ -92,6 +92,6 @@ ROUTES: Final = (
     Route("vault keys", (*_VAULT, "keys"), {"GET": _keys, "POST": _add_key}, POST),
     Route("vault key", (*_VAULT, "keys", None), {"DELETE": _remove_key}),
     Route("vault rotation", (*_VAULT, "rotate"), {"POST": _rotate}, POST),
-    Route("encryption", (*_VAULT, "encrypt"), {"POST": _encrypt}, POST),
-    Route("decryption", (*_VAULT, "decrypt"), {"POST": _decrypt}, POST),
+    Route("encryption", (*_VAULT, "encrypt"), {"POST": _encrypt}, POST, honours_idempotency_keys=False),
+    Route("decryption", (*_VAULT, "decrypt"), {"POST": _decrypt}, POST, honours_idempotency_keys=False),
 )

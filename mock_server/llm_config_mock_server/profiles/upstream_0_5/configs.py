@@ -10,7 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from llm_config_mock_server.messages import Reply, json_reply
-from llm_config_mock_server.store import Address, Record
+from llm_config_mock_server.store import Record
 from llm_config_sdk.contract import WRITTEN_PLACEHOLDER, Environment
 
 from .values import as_kept
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_config_mock_server.core import Call, Platform
+    from llm_config_mock_server.storage import Address
 
     from .set_body import SetBody
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_mock_server.conditions import ComponentFailureError
 from llm_config_mock_server.messages import Reply, json_reply
-from llm_config_mock_server.store import Address, BrokenRecordError, Record
+from llm_config_mock_server.storage import Address
+from llm_config_mock_server.store import BrokenRecordError, Record
 from llm_config_mock_server.vault import CryptoError
 from llm_config_sdk.contract import API_PREFIX, ErrorCode
 
