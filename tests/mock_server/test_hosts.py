@@ -124,7 +124,11 @@ async def test_a_scenario_has_the_same_outcomes_on_every_host(request, place, sc
             client = stack.enter_context(place.client(family, timeout=timeout))
         else:
             client = await stack.enter_async_context(place.async_client(family, timeout=timeout))
-        assert await outcomes(client, library, scenario["calls"]) == scenario["outcomes"]
+        seen = await outcomes(client, library, scenario["calls"])
+    if scenario.get("connection"):
+        # Which of the two meets a reset at once depends on how soon the client comes to write.
+        seen = ["ReadError" if outcome == "WriteError" else outcome for outcome in seen]
+    assert seen == scenario["outcomes"]
     if "version" in scenario:
         assert server.entry("app/llm", "model")["version"] == scenario["version"]
 
