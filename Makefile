@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 RUN_READY := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
+BENCH_READY := $(VENV)/.ready-bench
 DEV_READY := $(VENV)/.ready-dev
 
 .PHONY: help demo test lint format types bench docs wheel clean
@@ -32,8 +33,8 @@ format: $(DEV_READY)  ## Set up, and format the code
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-bench: $(DEV_READY)  ## Set up, and measure what the engine costs beside what people use instead
-	@$(BIN)/python tests/benchmarks/bench_engine.py
+bench: $(BENCH_READY)  ## Set up, and measure this project beside what people use instead (BENCH=client: one of them)
+	@$(BIN)/python tests/benchmarks $(BENCH)
 
 docs: $(DEV_READY)  ## Set up, and build the documentation's site into site/
 	@$(BIN)/python docs/tools/build.py
@@ -59,6 +60,10 @@ $(TEST_READY): $(RUN_READY) pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --editable '.[all]' --group test
 	@touch $@
 
-$(DEV_READY): $(TEST_READY) pyproject.toml constraints.txt
-	@$(PIP) install --constraint constraints.txt --group dev --group bench
+$(BENCH_READY): $(TEST_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group bench
+	@touch $@
+
+$(DEV_READY): $(BENCH_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group dev
 	@touch $@

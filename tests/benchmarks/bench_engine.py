@@ -1,26 +1,74 @@
-"""What a successful call costs, side by side in one run: minima of interleaved rounds.
+"""What the engine adds to a call, beside other libraries: success, a retry, an open circuit, a cached value.
 
-Run it by hand: `python tests/benchmarks/bench_engine.py`. Figures are microseconds over a bare call; what is
-judged is the ratio to nopanic and to tenacity in the same run.
+The function that is called does nothing, so what remains above a bare call is the library's. No delay
+between attempts; no timeouts. What a library lacks is left out: stamina has no breaker, pybreaker no retry,
+hyx no sync side and no cache.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import TYPE_CHECKING, Any
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
+import hyx.circuitbreaker
+import hyx.fallback
+import hyx.retry
 import nopanic
+import pybreaker
+import stamina
 import tenacity
+from goals import GOALS
+from harness import Effort, Report, Table, in_turns, in_turns_async, judge
+from pyresilience import CacheConfig, CircuitBreakerConfig, FallbackConfig, RetryConfig, resilient
 
-from llm_config_resilience import Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, Timeout
+from llm_config_resilience import (
+    Bulkhead,
+    CacheFallback,
+    CircuitBreaker,
+    Fallback,
+    MemoryStore,
+    Pipeline,
+    Retry,
+    RetryPolicy,
+    Timeout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: Calls a round, and rounds: long enough for the timer, short enough to fall between other work.
-CALLS = 1_000
-ROUNDS = 250
+ATTEMPTS: Final = 3
+LONG: Final = 3600.0  # seconds: nothing expires, no circuit is probed
+OURS: Final = "here: fallback, retry and breaker"
+FASTEST: Final = "nopanic: fallback, retry and breaker"
+OURS_BREAKER: Final = "here: breaker"
+FASTEST_BREAKER: Final = "nopanic: breaker"
+OURS_RETRY: Final = "here: retry and breaker"
+FASTEST_RETRY: Final = "nopanic: retry and breaker"
+OURS_CACHE: Final = "here: cache"
+FASTEST_CACHE: Final = "nopanic: cache"
+BARE: Final = "bare"
+
+FULL_EFFORT: Final = Effort(rounds=120, turn=0.001)
+
+#: By situation: our case, and nopanic's.
+JUDGED: Final = {
+    "success": (OURS, FASTEST),
+    "retry": (OURS_RETRY, FASTEST_RETRY),
+    "rejection": (OURS_BREAKER, FASTEST_BREAKER),
+    "cache": (OURS_CACHE, FASTEST_CACHE),
+}
+TITLES: Final = {
+    "success": "A call that succeeds",
+    "retry": "A call that fails once, then succeeds",
+    "rejection": "A call turned away by an open circuit",
+    "cache": "A value that is cached",
+}
+
+
+class FlakyError(ConnectionError):
+    """What may pass."""
 
 
 def work() -> int:
@@ -31,96 +79,324 @@ async def work_async() -> int:
     return 1
 
 
-def three(**options: Any) -> Pipeline:
-    return Pipeline(Fallback(0), Retry(), CircuitBreaker(), **options)
+def flaky() -> Callable[[], int]:
+    """A function that fails at every other call."""
+    fails = False
+
+    def call() -> int:
+        nonlocal fails
+        fails = not fails
+        if fails:
+            raise FlakyError
+        return 1
+
+    return call
+
+
+def flaky_async() -> Callable[[], Awaitable[int]]:
+    call = flaky()
+
+    async def call_async() -> int:
+        return call()
+
+    return call_async
+
+
+def broken() -> int:
+    raise FlakyError
+
+
+async def broken_async() -> int:
+    raise FlakyError
+
+
+# --- Here -------------------------------------------------------------------------------------------
+
+
+def no_wait() -> Retry:
+    return Retry(RetryPolicy(max_attempts=ATTEMPTS, initial_backoff=0.0), on=FlakyError)
+
+
+def three() -> Pipeline:
+    return Pipeline(Fallback(0), no_wait(), CircuitBreaker())
 
 
 def five() -> Pipeline:
-    return Pipeline(Fallback(0), Timeout(5.0), Retry(), CircuitBreaker(), Bulkhead(100))
+    return Pipeline(Fallback(0), Timeout(LONG), no_wait(), CircuitBreaker(), Bulkhead(100))
 
 
-def peer(fn: Callable[..., Any]) -> Callable[..., Any]:
-    layers = (nopanic.fallback(0), nopanic.retry(attempts=3), nopanic.circuit_breaker())
-    for layer in reversed(layers):
-        fn = layer(fn)
-    return fn
+def two() -> Pipeline:
+    return Pipeline(no_wait(), CircuitBreaker(failure_rate=1.0))
 
 
-def count(_event: object) -> None:
-    """Hear of what is worth noticing, and do nothing."""
+def opened() -> Pipeline:
+    breaker = CircuitBreaker(timeout=LONG)
+    breaker.force_open()
+    return Pipeline(breaker)
 
 
-class Counting:
-    """Hears of every call's end, and does nothing."""
-
-    wants = frozenset({"succeeded", "failed"})
-
-    def __call__(self, event: object) -> None:
-        pass
+def cached() -> Pipeline:
+    return Pipeline(CacheFallback(MemoryStore(), key="model", ttl=LONG))
 
 
-def sync_cases() -> dict[str, Callable[[], Any]]:
-    stack, listened, counted = three(), three(listeners=[count]), three(listeners=[Counting()])
-    most = five()
-    retrying = tenacity.Retrying(stop=tenacity.stop_after_attempt(3))
-    theirs = peer(work)
+# --- Others -----------------------------------------------------------------------------------------
+
+
+def all_of(*layers: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Wrap a function in decorators, the first outermost."""
+
+    def wrap(fn: Any) -> Any:
+        for layer in reversed(layers):
+            fn = layer(fn)
+        return fn
+
+    return wrap
+
+
+def nopanic_breaker(**options: Any) -> Any:
+    return nopanic.circuit_breaker(reset_timeout=LONG, **options)
+
+
+def nopanic_retry() -> Any:
+    return nopanic.retry(attempts=ATTEMPTS, on=FlakyError, backoff=0.0)
+
+
+def resilient_retry() -> RetryConfig:
+    return RetryConfig(max_attempts=ATTEMPTS, delay=0.0, jitter=False)
+
+
+def resilient_breaker() -> CircuitBreakerConfig:
+    return CircuitBreakerConfig(recovery_timeout=LONG)
+
+
+def stamina_retry(fn: Any) -> Any:
+    at_once = {"wait_initial": 0, "wait_max": 0, "wait_jitter": 0}
+    return stamina.retry(on=FlakyError, attempts=ATTEMPTS, timeout=None, **at_once)(fn)
+
+
+def rejecting(call: Callable[[], Any], rejection: type[BaseException]) -> Callable[[], Any]:
+    """Call what is turned away."""
+
+    def rejected() -> None:
+        with contextlib.suppress(rejection):
+            call()
+
+    return rejected
+
+
+def rejecting_async(
+    call: Callable[[], Awaitable[Any]], rejection: type[BaseException]
+) -> Callable[[], Awaitable[Any]]:
+    async def rejected() -> None:
+        with contextlib.suppress(rejection):
+            await call()
+
+    return rejected
+
+
+def tripped(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Fail until the circuit is open."""
+    for _ in range(20):
+        with contextlib.suppress(Exception):
+            call()
+    return call
+
+
+async def tripped_async(call: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    for _ in range(20):
+        with contextlib.suppress(Exception):
+            await call()
+    return call
+
+
+# --- Sync -------------------------------------------------------------------------------------------
+
+
+def sync_cases() -> dict[str, dict[str, Callable[[], Any]]]:
+    stack, most, retrying, opened_here, kept = three(), five(), two(), opened(), cached()
+    theirs = tenacity.Retrying(stop=tenacity.stop_after_attempt(ATTEMPTS))
+    breaker = pybreaker.CircuitBreaker(reset_timeout=LONG)
+    breaker_open = pybreaker.CircuitBreaker(reset_timeout=LONG)
+    breaker_open.open()
+    fails = [flaky() for _ in range(6)]
     return {
-        "bare": lambda: work(),  # noqa: PLW0108 - the others pay for their lambda too  # noqa: PLW0108  # a call as the others are
-        "three layers": lambda: stack.call(work),
-        "three layers, decorated": stack(work),
-        "three layers, a listener": lambda: listened.call(work),
-        "three layers, calls counted": lambda: counted.call(work),
-        "five layers": lambda: most.call(work),
-        "nopanic, three layers": theirs,
-        "tenacity.Retrying": lambda: retrying(work),
-    }
+        "success": {
+            BARE: lambda: work(),  # noqa: PLW0108  # the others pay for their lambda too
+            OURS: lambda: stack.call(work),
+            "here: the same, as a decorator": three()(work),
+            "here: with a timeout and a bulkhead": lambda: most.call(work),
+            FASTEST: all_of(nopanic.fallback(0), nopanic_retry(), nopanic_breaker())(work),
+            "pyresilience: fallback, retry and breaker": resilient(
+                retry=resilient_retry(), circuit_breaker=resilient_breaker(), fallback=FallbackConfig(0)
+            )(work),
+            "pybreaker: breaker": lambda: breaker.call(work),
+            "tenacity: retry": lambda: theirs(work),
+            "stamina: retry": stamina_retry(work),
+        },
+        "retry": {
+            BARE: _twice(flaky()),
+            OURS_RETRY: partial(retrying.call, fails[0]),
+            FASTEST_RETRY: all_of(nopanic_retry(), nopanic_breaker(min_calls=10**9))(fails[1]),
+            "pyresilience: retry and breaker": resilient(
+                retry=resilient_retry(), circuit_breaker=resilient_breaker()
+            )(fails[2]),
+            "tenacity: retry": partial(theirs, fails[3]),
+            "stamina: retry": stamina_retry(fails[4]),
+        },
+        "rejection": {
+            BARE: lambda: work(),  # noqa: PLW0108  # as above
+            OURS_BREAKER: rejecting(lambda: opened_here.call(work), pybreaker.CircuitBreakerError),
+            FASTEST_BREAKER: rejecting(tripped(nopanic_breaker()(broken)), nopanic.CircuitOpen),
+            "pyresilience: breaker": rejecting(
+                tripped(resilient(circuit_breaker=resilient_breaker())(broken)), Exception
+            ),
+            "pybreaker: breaker": rejecting(
+                lambda: breaker_open.call(work), pybreaker.CircuitBreakerError
+            ),
+        },
+        "cache": {
+            BARE: lambda: work(),  # noqa: PLW0108  # as above
+            OURS_CACHE: lambda: kept.call(work),
+            FASTEST_CACHE: nopanic.cache(ttl=LONG)(work),
+            "pyresilience: cache": resilient(cache=CacheConfig(ttl=LONG))(work),
+        },
+    }  # fmt: skip
 
 
-def async_cases() -> dict[str, Callable[[], Awaitable[Any]]]:
-    stack, listened = three(), three(listeners=[count])
-    most = five()
-    retrying = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(3))
+def _twice(fn: Callable[[], Any]) -> Callable[[], Any]:
+    """Call what fails and then succeeds, with nothing but a loop."""
+
+    def call() -> Any:
+        try:
+            return fn()
+        except FlakyError:
+            return fn()
+
+    return call
+
+
+# --- Async ------------------------------------------------------------------------------------------
+
+
+async def async_cases() -> dict[str, dict[str, Callable[[], Awaitable[Any]]]]:
+    stack, most, retrying, opened_here, kept = three(), five(), two(), opened(), cached()
+    theirs = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(ATTEMPTS))
+    breaker = pybreaker.CircuitBreaker(reset_timeout=LONG)
+    breaker_open = pybreaker.CircuitBreaker(reset_timeout=LONG)
+    breaker_open.open()
+    fails = [flaky_async() for _ in range(6)]
+
+    async def in_context() -> int:
+        with breaker.calling():
+            return await work_async()
+
+    async def in_open_context() -> int:
+        with breaker_open.calling():
+            return await work_async()
+
+    async def nothing(*_args: Any, **_more: Any) -> int:
+        return 0
+
+    def hyx_breaker() -> Any:
+        return hyx.circuitbreaker.consecutive_breaker(recovery_time_secs=LONG)
+
+    hyx_retry = hyx.retry.retry(on=FlakyError, attempts=ATTEMPTS, backoff=0.0)
     return {
-        "bare": lambda: work_async(),  # noqa: PLW0108 - likewise  # noqa: PLW0108  # a call as the others are
-        "three layers": lambda: stack.call_async(work_async),
-        "three layers, a listener": lambda: listened.call_async(work_async),
-        "five layers": lambda: most.call_async(work_async),
-        "nopanic, three layers": peer(work_async),
-        "tenacity.AsyncRetrying": lambda: retrying(work_async),
-    }
+        "success": {
+            BARE: lambda: work_async(),  # noqa: PLW0108  # the others pay for their lambda too
+            OURS: lambda: stack.call_async(work_async),
+            "here: the same, as a decorator": three()(work_async),
+            "here: with a timeout and a bulkhead": lambda: most.call_async(work_async),
+            FASTEST: all_of(nopanic.fallback(0), nopanic_retry(), nopanic_breaker())(work_async),
+            "pyresilience: fallback, retry and breaker": resilient(
+                retry=resilient_retry(), circuit_breaker=resilient_breaker(), fallback=FallbackConfig(0)
+            )(work_async),
+            "hyx: fallback, retry and breaker": all_of(
+                hyx.fallback.fallback(nothing), hyx_retry, hyx_breaker()
+            )(work_async),
+            "pybreaker: breaker": in_context,
+            "tenacity: retry": lambda: theirs(work_async),
+            "stamina: retry": stamina_retry(work_async),
+        },
+        "retry": {
+            BARE: _twice_async(flaky_async()),
+            OURS_RETRY: partial(retrying.call_async, fails[0]),
+            FASTEST_RETRY: all_of(nopanic_retry(), nopanic_breaker(min_calls=10**9))(fails[1]),
+            "pyresilience: retry and breaker": resilient(
+                retry=resilient_retry(), circuit_breaker=resilient_breaker()
+            )(fails[2]),
+            "hyx: retry and breaker": all_of(hyx_retry, hyx_breaker())(fails[3]),
+            "tenacity: retry": partial(theirs, fails[4]),
+            "stamina: retry": stamina_retry(fails[5]),
+        },
+        "rejection": {
+            BARE: lambda: work_async(),  # noqa: PLW0108  # as above
+            OURS_BREAKER: rejecting_async(
+                lambda: opened_here.call_async(work_async), pybreaker.CircuitBreakerError
+            ),
+            FASTEST_BREAKER: rejecting_async(
+                await tripped_async(nopanic_breaker()(broken_async)), nopanic.CircuitOpen
+            ),
+            "pyresilience: breaker": rejecting_async(
+                await tripped_async(resilient(circuit_breaker=resilient_breaker())(broken_async)), Exception
+            ),
+            "hyx: breaker": rejecting_async(await tripped_async(hyx_breaker()(broken_async)), Exception),
+            "pybreaker: breaker": rejecting_async(in_open_context, pybreaker.CircuitBreakerError),
+        },
+        "cache": {
+            BARE: lambda: work_async(),  # noqa: PLW0108  # as above
+            OURS_CACHE: lambda: kept.call_async(work_async),
+            FASTEST_CACHE: nopanic.cache(ttl=LONG)(work_async),
+            "pyresilience: cache": resilient(cache=CacheConfig(ttl=LONG))(work_async),
+        },
+    }  # fmt: skip
 
 
-def measure(cases: dict[str, Callable[[], Any]]) -> dict[str, float]:
-    best = dict.fromkeys(cases, float("inf"))
-    for _ in range(ROUNDS):
-        for name, call in cases.items():
-            began = time.perf_counter()
-            for _ in range(CALLS):
-                call()
-            best[name] = min(best[name], (time.perf_counter() - began) / CALLS)
-    return best
+def _twice_async(fn: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    async def call() -> Any:
+        try:
+            return await fn()
+        except FlakyError:
+            return await fn()
+
+    return call
 
 
-async def measure_async(cases: dict[str, Callable[[], Awaitable[Any]]]) -> dict[str, float]:
-    best = dict.fromkeys(cases, float("inf"))
-    for _ in range(ROUNDS):
-        for name, call in cases.items():
-            began = time.perf_counter()
-            for _ in range(CALLS):
-                await call()
-            best[name] = min(best[name], (time.perf_counter() - began) / CALLS)
-    return best
+# --- Together ---------------------------------------------------------------------------------------
 
 
-def show(title: str, best: dict[str, float]) -> None:
-    print(f"{title:30} {'extra':>9} {'of nopanic':>12} {'of tenacity':>12}")  # noqa: T201 - a script that reports
-    extra = {name: seconds - best["bare"] for name, seconds in best.items()}
-    fastest = extra["nopanic, three layers"]
-    best_known = next(seconds for name, seconds in extra.items() if name.startswith("tenacity"))
-    for name, seconds in extra.items():
-        print(f"  {name:28} {seconds * 1e6:6.2f} us {seconds / fastest:12.2f} {seconds / best_known:12.3f}")  # noqa: T201
+async def measure_async(effort: Effort) -> list[Table]:
+    tables = []
+    for situation, cases in (await async_cases()).items():
+        times = await in_turns_async(cases, effort)
+        tables.append(_table(situation, "async", times))
+    return tables
 
 
-if __name__ == "__main__":
-    show("sync", measure(sync_cases()))
-    show("async", asyncio.run(measure_async(async_cases())))
+def measure_sync(effort: Effort) -> list[Table]:
+    return [_table(situation, "sync", in_turns(cases, effort)) for situation, cases in sync_cases().items()]
+
+
+def _table(situation: str, colour: str, times: Any) -> Table:
+    baseline = JUDGED[situation][1]
+    title = f"{TITLES[situation]}, {colour}"
+    return Table(
+        f"{situation} {colour}",
+        title,
+        "µs above a bare call",
+        baseline,
+        times.rows(baseline, over=BARE),
+    )
+
+
+def measure(*, quick: bool) -> Report:
+    """Measure; `quick` only shows that it runs."""
+    effort = Effort.smoke() if quick else FULL_EFFORT
+    # stamina logs each retry unless it is told not to; nobody else does.
+    stamina.instrumentation.set_on_retry_hooks([])
+    tables = [*measure_sync(effort), *asyncio.run(measure_async(effort))]
+    verdicts = []
+    for table in tables:
+        ours, _ = JUDGED[table.name.partition(" ")[0]]
+        verdicts.append(judge(GOALS[f"engine {table.name}"], table.find(ours).ratio.median))
+    return Report("The engine", tables, verdicts)
