@@ -50,7 +50,7 @@ from llm_config_sdk.errors import (
     VersionNotFoundError,
 )
 from llm_config_sdk.many import Outcome
-from llm_config_sdk.policy import BreakerPolicy, CachePolicy, ResiliencePolicy
+from llm_config_sdk.policy import BreakerPolicy, CachePolicy, RateLimitPolicy, ResiliencePolicy
 from llm_config_sdk.snapshot import SnapshotPolicy
 from llm_config_sdk.status import ClientStatus, EndpointStatus
 from llm_config_sdk.transport import AsyncStackTransport, StackTransport
@@ -96,6 +96,7 @@ __all__ = [
     "Outcome",
     "PermissionDeniedError",
     "RateLimitExceededError",
+    "RateLimitPolicy",
     "RbacError",
     "RequestTimeoutError",
     "ResiliencePolicy",

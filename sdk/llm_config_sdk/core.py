@@ -36,6 +36,7 @@ from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environme
 from llm_config_sdk.credentials import AUTHORIZATION, Token, credentials_for
 from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
+from llm_config_sdk.hints import OWN_LIMIT
 from llm_config_sdk.observability.events import Incident, Observers
 from llm_config_sdk.operations import Call, Operation, check_header, client_headers
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
@@ -234,6 +235,7 @@ class Core:
                 self.endpoints,
                 cache=twin.cache,
                 snapshot=self.snapshot,
+                limits=self.stack.limits_for(resilience),
                 listeners=self._listeners,
                 clock=self.clock,
             )
@@ -702,9 +704,13 @@ class Core:
                 attempts=call.progress.attempts or None,
             )
         if isinstance(error, RateLimitedError):
+            is_own = any(error.name == each.url for each in self.endpoints)
+            why = "to keep to the client's own limit" if is_own else "for the server asked to be left alone"
             return errors.RateLimitExceededError(
-                f"not sent, for the server asked to be left alone: {error}",
+                f"not sent, {why}: {error}",
+                details=OWN_LIMIT if is_own else None,
                 retry_after=error.retry_after,
+                endpoint=error.name if is_own else None,
                 attempts=call.progress.attempts or None,
             )
         if isinstance(error, DeadlineExceededError):

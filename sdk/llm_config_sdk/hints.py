@@ -74,6 +74,11 @@ POLICY_MESSAGE: Final = "Request rejected due to security policy"  # the 0.5 ser
 NO_RETRY_AFTER_HINT: Final = (
     "Send fewer requests and cache reads: the server does not say how long to wait, and may ban who insists."
 )
+OWN_LIMIT: Final = {"limit": "client"}
+"""Details of a rate limit that is the client's own, so that nothing was sent."""
+OWN_LIMIT_HINT: Final = (
+    "Allow more time (timeout=…), ask for less (cache, prefetch), or raise ResiliencePolicy(rate_limit=…)."
+)
 STILL_RUNNING_HINT: Final = (
     "Repeat the call later with the same idempotency_key: the first one with it is still under way."
 )
@@ -102,14 +107,17 @@ def hint_for(error: LLMConfigError) -> str:
     if error.status is not None and (hint := _hint_for_status(error.status, error.message)):
         return hint
     if error.taxonomy_code is not None:
-        known = _hint_for_code(error.taxonomy_code, error.retry_after)
-        return STILL_RUNNING_HINT if is_still_running(error) else known
+        return _hint_for_code(error.taxonomy_code, error)
     names = (cls.__name__ for cls in type(error).__mro__)
     return next((CLASS_HINTS[name] for name in names if name in CLASS_HINTS), UNKNOWN_HINT)
 
 
-def _hint_for_code(code: ErrorCode, retry_after: float | None) -> str:
-    if code is ErrorCode.RATE_LIMIT_EXCEEDED and retry_after is None:
+def _hint_for_code(code: ErrorCode, error: LLMConfigError) -> str:
+    if is_still_running(error):
+        return STILL_RUNNING_HINT
+    if code is ErrorCode.RATE_LIMIT_EXCEEDED and error.details == OWN_LIMIT:
+        return OWN_LIMIT_HINT
+    if code is ErrorCode.RATE_LIMIT_EXCEEDED and error.retry_after is None:
         return NO_RETRY_AFTER_HINT
     return CODE_HINTS[code]
 

@@ -18,6 +18,7 @@ from llm_config_resilience import (
     Failover,
     PerTarget,
     Pipeline,
+    RateLimit,
     ResilienceError,
     Retry,
     RetryBudget,
@@ -101,20 +102,58 @@ class CachePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimitPolicy:
+    """How many requests a client sends to one endpoint; what comes too early waits, within its deadline.
+
+    Attributes:
+        rate: Requests a second, in the long run.
+        burst: Requests at once, after a pause.
+    """
+
+    rate: float
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.rate > 0 or self.burst < 1:
+            raise ValueError("rate must be more than 0 requests a second, burst 1 or more")
+
+    @classmethod
+    def server_0_5(cls, *, processes: int = 1) -> RateLimitPolicy:
+        """Stay below what the platform's 0.5 server allows an address, so that it never bans it.
+
+        It allows ten requests a second and ten at once. This keeps to eight and five, so that requests which
+        the network delays by up to 0.6 seconds, and bunches, do not break its limit either.
+
+        Args:
+            processes: How many clients share the address, in this process or in others, 5 at most: each gets
+                its part. More could exceed the limit by beginning at once.
+        """
+        if not 1 <= processes <= _SERVER_0_5_BURST:
+            raise ValueError(f"processes must be 1 to {_SERVER_0_5_BURST}")
+        return cls(rate=_SERVER_0_5_RATE / processes, burst=_SERVER_0_5_BURST // processes)
+
+
+_SERVER_0_5_RATE: Final = 8.0  # requests a second, of the 10 that PLATFORM.md names
+_SERVER_0_5_BURST: Final = 5  # requests at once, of the 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResiliencePolicy:
-    """What a client does when servers fail.
+    """What a client does when servers fail, and so that they do not.
 
     Attributes:
         retry: How often and how long in between; `None` tries once.
         breaker: When an endpoint is given a rest; `None` never.
         attempt_timeout: Seconds for one attempt, within the call's total; `None` leaves it the total.
         failback_after: Seconds until a failed endpoint is preferred again.
+        rate_limit: How many requests each endpoint gets, retries and all; `None` for no limit.
     """
 
     retry: RetryPolicy | None = field(default_factory=RetryPolicy.default)
     breaker: BreakerPolicy | None = field(default_factory=BreakerPolicy)
     attempt_timeout: float | None = ATTEMPT_TIMEOUT
     failback_after: float = 30.0
+    rate_limit: RateLimitPolicy | None = None
 
     def __post_init__(self) -> None:
         if self.attempt_timeout is not None and not self.attempt_timeout > 0:
@@ -135,12 +174,14 @@ class Stack:
         endpoints: The primary, then the backups.
         cache: Where reads are kept; `None` for no cache.
         snapshot: What earlier runs knew; `None` for nothing.
+        limits: Rate limits to share with another stack; left out, the policy's own.
         listeners: Who hears of events.
         clock: Time; a `ManualClock` in tests.
 
     Attributes:
         policy: The figures.
         breakers: One circuit breaker an endpoint, where the policy asks for them.
+        limits: One rate limit an endpoint, where the policy asks for them.
         budget: What repeating all calls together may do.
         reads: For what changes nothing.
         cached_reads: The same behind cache and snapshot, with one call for all who ask at once.
@@ -156,6 +197,7 @@ class Stack:
         *,
         cache: EntryCache | None = None,
         snapshot: SnapshotStore | None = None,
+        limits: PerTarget | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -165,6 +207,7 @@ class Stack:
         self._clock = clock
         self._shared = cache.shared if cache is not None else None
         self.breakers = _breakers(self.policy.breaker, self._shared)
+        self.limits = limits if limits is not None else _limits(self.policy.rate_limit)
         retry, self.budget = self.policy.retry, RetryBudget(_RETRY_QUOTA)
         repeat: list[Strategy] = []
         resend: list[Strategy] = []
@@ -172,7 +215,8 @@ class Stack:
             cooldown = Cooldown()  # a limit that a write meets holds for reads, too
             repeat = [PatientRetry(retry, on=is_worth_repeating, budget=self.budget, cooldown=cooldown)]
             resend = [PatientRetry(retry, on=was_never_sent, budget=self.budget, cooldown=cooldown)]
-        guard = [self.breakers] if self.breakers is not None else []
+        # What an open circuit turns away uses up no limit.
+        guard = [each for each in (self.breakers, self.limits) if each is not None]
         deadline = TotalTimeout()
         self._endpoints = endpoints
         self._to_any = to_any = self._failover(endpoints if policy is not None else endpoints[:1])
@@ -200,6 +244,11 @@ class Stack:
         twin.cached_reads = self._behind(cache)
         twin._owned = (twin.cached_reads,)  # noqa: SLF001  # a copy of this class
         return twin
+
+    def limits_for(self, policy: ResiliencePolicy | None) -> PerTarget | None:
+        """Return the rate limits, where another policy has the same: copies of a client share them."""
+        wanted = policy.rate_limit if policy is not None else None
+        return self.limits if wanted == self.policy.rate_limit else None
 
     def pipeline_for(self, call: Call[Any]) -> Pipeline:
         """Choose by what the call does to the server."""
@@ -320,6 +369,16 @@ def _breakers(policy: BreakerPolicy | None, shared: SharedCache | None) -> PerTa
         )
 
     return PerTarget(breaker, name="breaker")
+
+
+def _limits(policy: RateLimitPolicy | None) -> PerTarget | None:
+    if policy is None:
+        return None
+
+    def limit(endpoint: Endpoint) -> RateLimit:
+        return RateLimit(policy.rate, policy.burst, name=endpoint.url)
+
+    return PerTarget(limit, name="rate_limit")
 
 
 def _cache_layer(cache: EntryCache) -> CacheFallback:

@@ -49,6 +49,7 @@ SURFACE = [
     "Outcome",
     "PermissionDeniedError",
     "RateLimitExceededError",
+    "RateLimitPolicy",
     "RbacError",
     "RequestTimeoutError",
     "ResiliencePolicy",
