@@ -10,6 +10,7 @@ import copy
 import enum
 import json
 import logging
+import ssl
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -44,7 +45,7 @@ from llm_config_sdk.settings import read_settings
 from llm_config_sdk.shared import SharedCache
 from llm_config_sdk.snapshot import SnapshotPolicy, SnapshotStore
 from llm_config_sdk.status import ClientStatus
-from llm_config_sdk.transport import Endpoint, WireRequest
+from llm_config_sdk.transport import Endpoint, WireRequest, ssl_context
 from llm_config_sdk.watching import Tracker
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.observability.events import Sending
     from llm_config_sdk.status import EndpointStatus
+    from llm_config_sdk.transport import ClientCertificate, TlsVersion, Verification
 
 T = TypeVar("T")
 
@@ -93,8 +95,12 @@ class Options:
     headers: Mapping[str, str] | None
     timeout: float | None
     fallback: Mapping[Any, Any] | None
+    strict: bool | None
     snapshot: SnapshotPolicy | str | os.PathLike[str] | bool
     bootstrap: str | os.PathLike[str] | None
+    verify: Verification
+    cert: ClientCertificate | None
+    minimum_tls: TlsVersion | None
     listeners: Sequence[Listener]
     clock: Clock | None
 
@@ -170,12 +176,14 @@ class Core:
                 "user": options.user,
                 "backups": (backups if isinstance(backups, str) else tuple(backups)) or None,
                 "timeout": options.timeout,
+                "strict": options.strict,
             }
         )
         if settings.base_url is None:
             raise errors.InvalidRequestError(
                 "no server to talk to: pass base_url=… or set LLM_CONFIG_BASE_URL"
             )
+        self._options, self._settings = options, settings
         self.environment = settings.environment
         self.timeout = settings.timeout
         self.user = settings.user
@@ -190,10 +198,11 @@ class Core:
             self.endpoints,
             cache=self.cache,
             snapshot=self.snapshot,
+            strict=settings.strict,
             listeners=self._listeners,
             clock=self.clock,
         )
-        self._fallback = dict(options.fallback or {})
+        self._fallback = dict(options.fallback or {}) if not settings.strict else {}
         self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
         if self.credentials is not None:
@@ -235,6 +244,7 @@ class Core:
                 self.endpoints,
                 cache=twin.cache,
                 snapshot=self.snapshot,
+                strict=self._settings.strict,
                 limits=self.stack.limits_for(resilience),
                 listeners=self._listeners,
                 clock=self.clock,
@@ -242,6 +252,21 @@ class Core:
         elif twin.cache is not self.cache:
             twin.stack = self.stack.with_cache(twin.cache)
         return twin
+
+    def verification(self) -> bool | ssl.SSLContext:
+        """Say how servers are verified, for connections of the client's own.
+
+        Raises:
+            InvalidRequestError: A certificate cannot be read, or the options contradict each other.
+        """
+        options, settings = self._options, self._settings
+        if isinstance(options.verify, ssl.SSLContext):  # which has everything, whatever the environment says
+            return ssl_context(options.verify, options.cert, options.minimum_tls)
+        return ssl_context(
+            settings.ca_bundle if options.verify is True and settings.ca_bundle else options.verify,
+            options.cert if options.cert is not None else settings.certificate,
+            options.minimum_tls if options.minimum_tls is not None else settings.minimum_tls,
+        )
 
     def __repr__(self) -> str:
         return f"{self.endpoints[0].url!r}, environment={self.environment.value!r}"
@@ -416,7 +441,7 @@ class Core:
             LLMConfigError: The error itself, where it is no outage or nothing is known.
         """
         entries: dict[str, ConfigEntry] = {}
-        if is_outage(error):
+        if is_outage(error) and not self._settings.strict:
             kept = self.snapshot.entries() if self.snapshot is not None else []
             for entry in (*kept, *(self.cache.entries() if self.cache is not None else ())):
                 if (entry.namespace, entry.environment) == (namespace, environment):

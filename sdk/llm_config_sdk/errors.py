@@ -564,8 +564,8 @@ class TransportError(ServerError):
 
     @property
     def retriable(self) -> bool:
-        """Always: the next connection may be better."""
-        return True
+        """Unless TLS was refused: the next connection may be better, and the next handshake is the same."""
+        return "tls" not in self.details
 
     @property
     def is_transient(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from llm_config_sdk.contract import IDEMPOTENCY_KEY_HEADER, ErrorCategory, ErrorCode
 
@@ -50,6 +50,28 @@ CLASS_HINTS: Final[Mapping[str, str]] = {
     "ResponseDecodeError": "Check that the base URL names the platform, not a login page or proxy.",
     "ServiceCircuitOpenError": "Wait for `retry_after` seconds; the endpoint is spared while it recovers.",
     "AllEndpointsFailedError": "Look at `.errors` for each endpoint's failure; fallback=… bridges an outage.",
+}
+
+TlsRefusal = Literal[
+    "untrusted",
+    "expired",
+    "not_yet_valid",
+    "hostname",
+    "client_certificate",
+    "handshake",
+    "version",
+    "no_tls",
+]
+"""Why one of the two sides does not go on with the other by TLS: `details.tls`."""
+TLS_HINTS: Final[Mapping[str, str]] = {
+    "untrusted": "Pass verify='ca.pem' (or LLM_CONFIG_CA_BUNDLE) where a private authority signs servers.",
+    "expired": "Have the server's operators renew its certificate, and check this machine's clock.",
+    "not_yet_valid": "Check this machine's clock, and the server's certificate.",
+    "hostname": "Name the server in the base URL as its certificate does, or have that name added to it.",
+    "client_certificate": "Pass cert=(certificate, key), signed by an authority that the server trusts.",
+    "handshake": "Check whether the server wants a client's certificate (cert=…), or another TLS version.",
+    "version": "Have the server speak a newer TLS, or lower minimum_tls=… if that is safe here.",
+    "no_tls": "Use http:// in the base URL, or the port on which the server speaks TLS.",
 }
 
 STATUS_HINTS: Final[Mapping[int, str]] = {
@@ -108,6 +130,13 @@ def hint_for(error: LLMConfigError) -> str:
         return hint
     if error.taxonomy_code is not None:
         return _hint_for_code(error.taxonomy_code, error)
+    return _hint_for_class(error)
+
+
+def _hint_for_class(error: LLMConfigError) -> str:
+    refused = error.details.get("tls")
+    if isinstance(refused, str) and refused in TLS_HINTS:
+        return TLS_HINTS[refused]
     names = (cls.__name__ for cls in type(error).__mro__)
     return next((CLASS_HINTS[name] for name in names if name in CLASS_HINTS), UNKNOWN_HINT)
 

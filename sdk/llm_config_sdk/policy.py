@@ -7,7 +7,7 @@ retry (of what never left) and the primary's breaker. The strategies themselves 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_resilience import (
@@ -174,6 +174,7 @@ class Stack:
         endpoints: The primary, then the backups.
         cache: Where reads are kept; `None` for no cache.
         snapshot: What earlier runs knew; `None` for nothing.
+        strict: Whether no older value stands in for an answer.
         limits: Rate limits to share with another stack; left out, the policy's own.
         listeners: Who hears of events.
         clock: Time; a `ManualClock` in tests.
@@ -197,12 +198,14 @@ class Stack:
         *,
         cache: EntryCache | None = None,
         snapshot: SnapshotStore | None = None,
+        strict: bool = False,
         limits: PerTarget | None = None,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
         self.policy = policy or _PLAIN
         self._snapshot = snapshot
+        self._strict = strict
         self._listeners = listeners
         self._clock = clock
         self._shared = cache.shared if cache is not None else None
@@ -290,12 +293,12 @@ class Stack:
     def _behind(self, cache: EntryCache | None) -> Pipeline:
         layers: list[Strategy] = []
         if self._snapshot is not None:
-            layers.append(_snapshot_layer(self._snapshot, cache))
+            layers.append(_snapshot_layer(self._snapshot, cache, strict=self._strict))
         if cache is not None:
-            layers.append(_cache_layer(cache))
+            layers.append(_cache_layer(cache, strict=self._strict))
         layers += self._asked_once
         if cache is not None and cache.shared is not None:
-            layers.append(_shared_layer(cache.policy, cache.shared))
+            layers.append(_shared_layer(cache.policy, cache.shared, strict=self._strict))
         return self._pipeline("read", *layers, *self._uncached)
 
     def _failover(self, endpoints: Sequence[Endpoint]) -> Failover:
@@ -381,8 +384,8 @@ def _limits(policy: RateLimitPolicy | None) -> PerTarget | None:
     return PerTarget(limit, name="rate_limit")
 
 
-def _cache_layer(cache: EntryCache) -> CacheFallback:
-    policy = cache.policy
+def _cache_layer(cache: EntryCache, *, strict: bool) -> CacheFallback:
+    policy = _without_stale(cache.policy) if strict else cache.policy
     return CacheFallback(
         cache,
         key=_entry_key,
@@ -394,26 +397,30 @@ def _cache_layer(cache: EntryCache) -> CacheFallback:
     )
 
 
-def _shared_layer(policy: CachePolicy, shared: SharedCache) -> CacheFallback:
+def _shared_layer(policy: CachePolicy, shared: SharedCache, *, strict: bool) -> CacheFallback:
     # Within the deadline, and once for all who ask. What is renewed in the background is the local cache's.
     return CacheFallback(
         shared,
         key=_entry_key,
         ttl=policy.ttl,
-        stale_if_error=policy.stale_if_error,
+        stale_if_error=0.0 if strict else policy.stale_if_error,
         on=is_outage,
         name="shared",
     )
 
 
-def _snapshot_layer(snapshot: SnapshotStore, cache: EntryCache | None) -> CacheFallback:
+def _without_stale(policy: CachePolicy) -> CachePolicy:
+    return replace(policy, stale_while_revalidate=0.0, stale_if_error=0.0, stale_if_slow=None)
+
+
+def _snapshot_layer(snapshot: SnapshotStore, cache: EntryCache | None, *, strict: bool) -> CacheFallback:
     # While a cache holds an entry, the snapshot says nothing of it, so `max_wait` is for first reads alone.
     return CacheFallback(
         FirstReads(snapshot, cache.get) if cache is not None else snapshot,
         key=_entry_key,
         ttl=0.0,
-        stale_if_error=snapshot.max_age,
-        stale_if_slow=snapshot.max_wait if cache is not None else None,
+        stale_if_error=0.0 if strict else snapshot.max_age,
+        stale_if_slow=snapshot.max_wait if cache is not None and not strict else None,
         on=is_outage,
         name="snapshot",
     )

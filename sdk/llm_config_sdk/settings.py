@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import pydantic
 from pydantic import Field, SecretStr, field_validator
@@ -28,6 +28,12 @@ class ClientSettings(BaseSettings):
         user: `LLM_CONFIG_USER`: sent as `X-User-ID`, and as the author of changes.
         backups: `LLM_CONFIG_BACKUPS`: base URLs that reads fail over to, separated by commas.
         timeout: `LLM_CONFIG_TIMEOUT`: seconds for a whole call, retries and all.
+        strict: `LLM_CONFIG_STRICT`: whether an outage raises, rather than be bridged by older values.
+        ca_bundle: `LLM_CONFIG_CA_BUNDLE`: a file or folder of CA certificates to check servers by.
+        client_cert: `LLM_CONFIG_CLIENT_CERT`: the client's own certificate, with its key or without.
+        client_key: `LLM_CONFIG_CLIENT_KEY`: the key of that certificate.
+        client_key_password: `LLM_CONFIG_CLIENT_KEY_PASSWORD`: what the key is encrypted with.
+        minimum_tls: `LLM_CONFIG_MINIMUM_TLS`: the lowest version of TLS that is spoken, 1.2 or 1.3.
     """
 
     model_config = SettingsConfigDict(
@@ -40,6 +46,21 @@ class ClientSettings(BaseSettings):
     user: str | None = None
     backups: Annotated[tuple[str, ...], NoDecode] = ()
     timeout: float = Field(default=DEFAULT_TIMEOUT, gt=0)
+    strict: bool = False
+    ca_bundle: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    client_key_password: SecretStr | None = None
+    minimum_tls: Literal["1.2", "1.3"] | None = None
+
+    @property
+    def certificate(self) -> tuple[str, str] | tuple[str, str, str] | None:
+        """The client's own certificate, its key, and the key's password."""
+        if self.client_cert is None:
+            return None
+        files = self.client_cert, self.client_key or self.client_cert
+        password = self.client_key_password
+        return files if password is None else (*files, password.get_secret_value())
 
     @field_validator("token")
     @classmethod

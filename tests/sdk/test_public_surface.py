@@ -75,12 +75,16 @@ TRANSPORT = [
     "AsyncInjectedTransport",
     "AsyncStackTransport",
     "AsyncTransport",
+    "ClientCertificate",
     "Endpoint",
     "Family",
     "InjectedTransport",
     "StackTransport",
+    "TlsVersion",
     "Transport",
+    "Verification",
     "WireRequest",
+    "ssl_context",
     "waited_in_line",
 ]
 HEAVY = {

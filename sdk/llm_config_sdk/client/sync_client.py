@@ -20,7 +20,6 @@ from llm_config_sdk.watching import INTERVAL, Watch, tell
 
 if TYPE_CHECKING:
     import os
-    import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
     from llm_config_sdk.snapshot import SnapshotPolicy
     from llm_config_sdk.status import ClientStatus, EndpointStatus
+    from llm_config_sdk.transport import ClientCertificate, TlsVersion, Verification
     from llm_config_sdk.watching import Change
 
 T = TypeVar("T")
@@ -67,6 +67,8 @@ class ConfigClient:
         headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
         timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
         fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
+        strict: Whether an outage raises: no value that is older than the cache lets it be, no snapshot and no
+            `fallback` of the client stands in for a server; left out, `LLM_CONFIG_STRICT`, else not.
         snapshot: Whether the last values known are kept on disk, so that an application starts while every
             server is down: a `SnapshotPolicy`, a path, or `True` for one in the user's cache directory.
         bootstrap: A file in a snapshot's format, shipped with the application, that answers when nothing
@@ -74,7 +76,13 @@ class ConfigClient:
         transport: Which library carries the bytes: `httpx` or `httpx2`.
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
-        verify: Whether certificates are checked, a path to CA certificates, or an SSL context.
+        verify: Whether certificates are checked, a path to CA certificates, or an SSL context; left out,
+            `LLM_CONFIG_CA_BUNDLE`. As the next two, it is for the SDK's own connections.
+        cert: The client's own certificate, where the server asks for one: a path to certificate and key, or a
+            tuple of certificate, key and the key's password; left out, `LLM_CONFIG_CLIENT_CERT`,
+            `LLM_CONFIG_CLIENT_KEY` and `LLM_CONFIG_CLIENT_KEY_PASSWORD`.
+        minimum_tls: The lowest version of TLS that is spoken, `1.2` or `1.3`; left out,
+            `LLM_CONFIG_MINIMUM_TLS`, else 1.2.
         trust_env: Whether proxies are taken from the environment: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`
             and `NO_PROXY`. An injected client has its own.
         listeners: Told of each event of the resilience stack; an `observability.Observer` of each call, too.
@@ -99,12 +107,15 @@ class ConfigClient:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         fallback: Mapping[tuple[str, str], Any] | None = None,
+        strict: bool | None = None,
         snapshot: SnapshotPolicy | str | os.PathLike[str] | bool = False,
         bootstrap: str | os.PathLike[str] | None = None,
         transport: Family = "httpx",
         max_in_flight: int = MAX_IN_FLIGHT,
         http_client: Any = None,
-        verify: bool | str | ssl.SSLContext = True,
+        verify: Verification = True,
+        cert: ClientCertificate | None = None,
+        minimum_tls: TlsVersion | None = None,
         trust_env: bool = True,
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
@@ -121,15 +132,24 @@ class ConfigClient:
                 headers=headers,
                 timeout=timeout,
                 fallback=fallback,
+                strict=strict,
                 snapshot=snapshot,
                 bootstrap=bootstrap,
+                verify=verify,
+                cert=cert,
+                minimum_tls=minimum_tls,
                 listeners=listeners,
                 clock=clock,
             )
         )
         self._owns_transport = True
         self._transport = (
-            StackTransport(max_in_flight=max_in_flight, verify=verify, family=transport, trust_env=trust_env)
+            StackTransport(
+                max_in_flight=max_in_flight,
+                verify=self._core.verification(),
+                family=transport,
+                trust_env=trust_env,
+            )
             if http_client is None
             else InjectedTransport(http_client)
         )

@@ -4,17 +4,22 @@ from llm_config_sdk.transport.exchange import AsyncTransport, Endpoint, Transpor
 from llm_config_sdk.transport.injected import AsyncInjectedTransport, InjectedTransport
 from llm_config_sdk.transport.mapping import waited_in_line
 from llm_config_sdk.transport.stack import MAX_IN_FLIGHT, AsyncStackTransport, Family, StackTransport
+from llm_config_sdk.transport.tls import ClientCertificate, TlsVersion, Verification, ssl_context
 
 __all__ = [
     "MAX_IN_FLIGHT",
     "AsyncInjectedTransport",
     "AsyncStackTransport",
     "AsyncTransport",
+    "ClientCertificate",
     "Endpoint",
     "Family",
     "InjectedTransport",
     "StackTransport",
+    "TlsVersion",
     "Transport",
+    "Verification",
     "WireRequest",
+    "ssl_context",
     "waited_in_line",
 ]

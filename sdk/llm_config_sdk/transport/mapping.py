@@ -20,7 +20,9 @@ from llm_config_sdk.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from llm_config_sdk.hints import TlsRefusal
 
 _CONNECT: Final = "connecting"
 _SEND: Final = "sending the request"
@@ -94,9 +96,10 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
     if issubclass(cls, RequestTimeoutError):
         allowed = f" (it had {timeout:.3g} s)" if timeout is not None else ""
         return cls(f"timed out while {phase}{allowed}", **facts)
-    certificate = _certificate_problem(error)
-    if certificate is not None:
-        return ConnectFailedError(f"the server's TLS certificate is not accepted: {certificate}", **facts)
+    refused = _tls_refusal(error)
+    if refused is not None:
+        reason, told = refused
+        return ConnectFailedError(told, endpoint=endpoint, details={"tls": reason})
     said = _reason(error) or str(error) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
 
@@ -122,11 +125,51 @@ def _row_for(error: Exception) -> _Row | None:
     return None
 
 
-def _certificate_problem(error: BaseException) -> str | None:
+def _tls_refusal(error: BaseException) -> tuple[TlsRefusal, str] | None:
+    """Say why one of the two sides does not go on with the other by TLS; `None` where that is not the matter.
+
+    Nothing was received then, even where the client had begun to send: TLS 1.3 asks for the client's own
+    certificate while the request is on its way, and whoever has none is refused before it is read.
+    """
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause.verify_message
+            reason = _VERIFY_REASONS.get(getattr(cause, "verify_code", 0), "untrusted")
+            return reason, f"the server's TLS certificate is not accepted: {cause.verify_message}"
+        alert = str(getattr(cause, "reason", "")) if isinstance(cause, ssl.SSLError) else ""
+        if alert in _ALERT_REASONS:
+            reason = _ALERT_REASONS[alert]
+            return reason, f"{_TLS_WORDS[reason]} ({alert.replace('_', ' ').lower()})"
     return None
+
+
+# What OpenSSL says of a certificate (X509_V_ERR_…), and of how a handshake ended.
+_VERIFY_REASONS: Final[Mapping[int, TlsRefusal]] = {
+    9: "not_yet_valid",
+    10: "expired",
+    62: "hostname",
+    64: "hostname",
+}
+_ALERT_REASONS: Final[Mapping[str, TlsRefusal]] = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "client_certificate",
+    "TLSV1_ALERT_UNKNOWN_CA": "client_certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "client_certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "client_certificate",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "client_certificate",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "client_certificate",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "handshake",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "version",
+    "UNSUPPORTED_PROTOCOL": "version",
+    "NO_PROTOCOLS_AVAILABLE": "version",
+    "WRONG_VERSION_NUMBER": "no_tls",
+    "HTTP_REQUEST": "no_tls",
+    "PACKET_LENGTH_TOO_LONG": "no_tls",
+}
+_TLS_WORDS: Final[Mapping[TlsRefusal, str]] = {
+    "client_certificate": "the server does not accept this client's certificate, or misses one",
+    "handshake": "the server broke the TLS handshake off",
+    "version": "client and server have no version of TLS in common",
+    "no_tls": "the server does not speak TLS on this port",
+}
 
 
 def _reason(error: BaseException) -> str:

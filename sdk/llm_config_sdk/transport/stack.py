@@ -13,13 +13,11 @@ import asyncio
 import contextlib
 import importlib
 import os
-import ssl
 import sys
 import threading
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from urllib.request import getproxies_environment
 from weakref import WeakKeyDictionary
@@ -45,8 +43,10 @@ from llm_config_sdk.transport.exchange import (
 )
 from llm_config_sdk.transport.mapping import IN_LINE, map_error
 from llm_config_sdk.transport.proxies import proxy_for
+from llm_config_sdk.transport.tls import Verification, ssl_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import MutableMapping
 
     from llm_config_sdk.decoding import Reply
@@ -156,7 +156,7 @@ class _Stack:
         *,
         max_in_flight: int = MAX_IN_FLIGHT,
         keepalive_expiry: float = KEEPALIVE_EXPIRY,
-        verify: bool | str | ssl.SSLContext = True,
+        verify: Verification = True,
         family: Family = "httpx",
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         trust_env: bool = True,
@@ -166,8 +166,9 @@ class _Stack:
         self._core = _import_core(family)
         self._limit = max_in_flight
         self._keepalive_expiry = keepalive_expiry
-        self._verify = verify
-        self._ssl_context = _given_context(verify)
+        known = ssl_context(verify)
+        self._verify = known is not False
+        self._ssl_context = None if isinstance(known, bool) else known
         self._max_response_bytes = max_response_bytes
         self._environment = getproxies_environment() if trust_env else {}
         self._closed = False
@@ -198,7 +199,7 @@ class _Stack:
     def _shared_context(self) -> ssl.SSLContext:
         if self._ssl_context is None:
             # One for all connections: making one takes 30 ms.
-            self._ssl_context = httpx.create_ssl_context(verify=bool(self._verify))
+            self._ssl_context = httpx.create_ssl_context(verify=self._verify)
         return self._ssl_context
 
     def _core_request(self, request: WireRequest) -> Any:
@@ -439,18 +440,6 @@ def _running_loop() -> Any:
     if trio is not None and trio.lowlevel.in_trio_task():
         return trio.lowlevel.current_trio_token()
     return asyncio.get_running_loop()
-
-
-def _given_context(verify: bool | str | ssl.SSLContext) -> ssl.SSLContext | None:  # noqa: FBT001  # httpx's name
-    """Read the CA certificates that a caller names: at once, so that a wrong path is known at once."""
-    if isinstance(verify, (bool, ssl.SSLContext)):
-        return None if isinstance(verify, bool) else verify
-    try:
-        if Path(verify).is_dir():
-            return ssl.create_default_context(capath=verify)
-        return ssl.create_default_context(cafile=verify)
-    except (OSError, TypeError) as error:  # ssl.SSLError is an OSError
-        raise InvalidRequestError(f"verify={verify!r} cannot be read as CA certificates: {error}") from error
 
 
 def _import_core(family: Family) -> Any:
