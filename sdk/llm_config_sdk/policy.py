@@ -122,7 +122,7 @@ class RateLimitPolicy:
         """Stay below what the platform's 0.5 server allows an address, so that it never bans it.
 
         It allows ten requests a second and ten at once. This keeps to eight and five, so that requests which
-        the network delays by up to 0.6 seconds, and bunches, do not break its limit either.
+        the network delays by up to half a second, and bunches, do not break its limit either.
 
         Args:
             processes: How many clients share the address, in this process or in others, 5 at most: each gets

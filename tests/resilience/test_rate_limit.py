@@ -73,6 +73,61 @@ def test_late_timers_do_not_add_up(clock):
     assert clock.monotonic() - 1000 == pytest.approx(100.03, abs=0.001)
 
 
+def test_timers_that_are_a_little_late_cost_no_throughput(clock):
+    pipeline = Pipeline(RateLimit(1000), clock=clock)
+    began = clock.monotonic()
+    real = clock.sleep
+    clock.sleep = lambda seconds: real(seconds + 0.0004)
+    for _ in range(1001):
+        pipeline.call(int)
+    assert clock.monotonic() - began == pytest.approx(1.0, abs=0.01)
+
+
+def test_what_a_standstill_of_the_program_held_up_does_not_begin_in_a_bunch(loop, clock):
+    rate, burst, calls = 8, 5, 60
+    pipeline, starts = Pipeline(RateLimit(rate, burst), clock=clock), []
+
+    async def work():
+        starts.append(clock.monotonic() - 1000)
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(calls):
+                tasks.start_soon(pipeline.call_async, work)
+            while len(clock.sleeps) < calls - burst:  # all but the first few wait
+                await anyio.lowlevel.checkpoint()
+            clock.advance(60.0)  # nobody's timer rang
+
+    loop.run(main)
+    assert len(starts) == calls
+    for first in range(calls):
+        for last in range(first, calls):
+            allowed = burst + rate * (starts[last] - starts[first] + 0.05)
+            assert last - first + 1 <= allowed + 1e-4
+
+
+def test_who_cannot_wait_any_longer_after_a_standstill_is_rejected(loop, clock):
+    pipeline, outcomes = Pipeline(Timeout(11), RateLimit(1), clock=clock), []
+
+    async def call():
+        try:
+            outcomes.append(await pipeline.call_async(int))
+        except RateLimitedError as error:
+            outcomes.append(error.retry_after)
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            for _ in range(6):
+                tasks.start_soon(call)
+            while len(clock.sleeps) < 5:
+                await anyio.lowlevel.checkpoint()
+            clock.advance(10.0)
+
+    loop.run(main)
+    assert outcomes.count(0) == 3, "the first, and those for whom there was time left"
+    assert all(0 < hint <= 1 for hint in outcomes if hint)
+
+
 def test_tasks_wait_side_by_side_in_the_order_they_came(loop, clock):
     pipeline, order = Pipeline(RateLimit(2), clock=clock), []
 

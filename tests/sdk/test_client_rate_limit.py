@@ -106,25 +106,39 @@ def test_retries_count_too(connect_to_banning, banning, clock):
 
 
 def test_callers_at_once_and_copies_share_one_limit(connect_to_banning, banning, face):
-    client = connect_to_banning()
-    clients = [client, client.with_options(timeout=120), client.with_options(resilience=LIMITED)]
-    callers = 30
+    policy = ResiliencePolicy(rate_limit=RateLimitPolicy(rate=0.001, burst=5))
+    client = connect_to_banning(resilience=policy)
+    clients = [client, client.with_options(timeout=5), client.with_options(resilience=policy)]
+    callers, refused = 12, []
+    options = {"fresh": True}  # each asks for itself
 
     def from_threads():
-        threads = [
-            threading.Thread(target=clients[number % 3].get_config, args=NAME) for number in range(callers)
-        ]
+        def ask(number):
+            try:
+                clients[number % 3].get_config(*NAME, **options)
+            except RateLimitExceededError as error:
+                refused.append(error)
+
+        threads = [threading.Thread(target=ask, args=[number]) for number in range(callers)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(30)
 
     async def from_tasks():
+        async def ask(number):
+            try:
+                await clients[number % 3].client.get_config(*NAME, **options)
+            except RateLimitExceededError as error:
+                refused.append(error)
+
         async with anyio.create_task_group() as group:
             for number in range(callers):
-                group.start_soon(clients[number % 3].client.get_config, *NAME)
+                group.start_soon(ask, number)
 
     face.run(from_threads, from_tasks)
+    banning.journal.assert_count(5)
+    assert len(refused) == callers - 5
     assert statuses(banning) == {200}
 
 
@@ -141,12 +155,12 @@ def test_processes_that_share_an_address_share_its_limit(connect_to_banning, ban
 
 
 def test_the_preset_bears_requests_that_the_network_bunches():
-    # Requests leave as early as the preset lets them, are 0.6 s on the way or none, and arrive in a bunch.
+    # Requests leave as early as the preset lets them, are 0.5 s on the way or none, and arrive in a bunch.
     preset = RateLimitPolicy.server_0_5()
     sent = [0.0] * preset.burst + [number / preset.rate for number in range(1, 400)]
     for seed in range(50):
         drawn, server = random.Random(seed), Bucket(DOCUMENTED)
-        arrivals = sorted(moment + drawn.choice([0.0, 0.6]) for moment in sent)
+        arrivals = sorted(moment + drawn.choice([0.0, 0.5]) for moment in sent)
         assert all(server.take(round(moment * 1e9)) for moment in arrivals)
 
 

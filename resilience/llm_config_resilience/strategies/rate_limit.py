@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Seconds below which a wait is none: sums of floats are off by less, and timers by more.
 _ROUNDING = 1e-6
+#: Seconds that timers may be late by. Calls that are later than that do not make up for it in a bunch.
+_LATENESS = 0.05
 
 
 class _Booking(NamedTuple):
@@ -31,7 +33,9 @@ class RateLimit(Strategy):
 
     A call that comes too early is promised the next free moment and waits for it, in the order of arrival;
     a cancelled one hands its moment back, for the next that comes. Late timers do not add up: moments are
-    counted from each other, not from when they were used. Threads and tasks may share one.
+    counted from each other, not from when they were used. But where all of a program was held up, what could
+    not begin meanwhile is spread anew: no stretch of time sees more calls begin than `burst`, and the rate
+    for that time and 0.05 seconds. Threads and tasks may share one.
 
     Args:
         rate: Calls in `per` seconds.
@@ -61,6 +65,8 @@ class RateLimit(Strategy):
         self._tolerance = (burst - 1) * self._interval
         #: When the bucket will be full again ("theoretical arrival time" of the next call, in the paper).
         self._due = -inf
+        #: The same of calls that have begun: it runs after `_due` where they began late.
+        self._begun = -inf
         self._handed_back: list[float] = []
         self._lock = new_lock()
 
@@ -69,21 +75,15 @@ class RateLimit(Strategy):
         now = ctx.now()
         with self._lock:
             start = self._next_start(now)
-            delay = start - now
+            delay = max(start, self._may_begin_at()) - now
             if delay <= _ROUNDING:
                 self._book(start, now)
+                self._begin(now)
                 return None
             if self._wait and delay <= ctx.remaining():
                 ctx.slots[at] = self._book(start, now)
-                return Wait(delay)
-        label = f"rate limit {self.name!r}" if self.name else "the rate limit"
-        error = RateLimitedError(
-            f"{label} of {self._rate:g} calls in {self._per:g} s is used up; there is room in {delay:.3f} s",
-            name=self.name,
-            retry_after=delay,
-        )
-        ctx.emit("rejected", at, error=error, delay=delay)
-        return Raise(error)
+                return Wait(delay, then=self._waited)
+        return self._reject(ctx, at, delay)
 
     def released(self, ctx: Context, at: int) -> None:
         """Hand a promised moment back that has not come yet."""
@@ -97,9 +97,37 @@ class RateLimit(Strategy):
             else:
                 heapq.heappush(self._handed_back, booking.start)
 
+    def _waited(self, ctx: Context, at: int) -> Directive | None:
+        """Go on, unless the wait was so long that others begin now, too."""
+        now = ctx.now()
+        with self._lock:
+            delay = self._may_begin_at() - now
+            if delay <= _ROUNDING:
+                self._begin(now)
+                return None
+        return Wait(delay, then=self._waited) if delay <= ctx.remaining() else self._reject(ctx, at, delay)
+
+    def _reject(self, ctx: Context, at: int, delay: float) -> Directive:
+        label = f"rate limit {self.name!r}" if self.name else "the rate limit"
+        error = RateLimitedError(
+            f"{label} of {self._rate:g} calls in {self._per:g} s is used up; there is room in {delay:.3f} s",
+            name=self.name,
+            retry_after=delay,
+        )
+        ctx.emit("rejected", at, error=error, delay=delay)
+        return Raise(error)
+
     def describe(self) -> dict[str, Any]:
         """Show the limits."""
         return {"rate": self._rate, "burst": self._burst, "per": self._per, "wait": self._wait}
+
+    def _may_begin_at(self) -> float:
+        """When a call may begin, by those that have. The lock is held."""
+        return self._begun - self._tolerance - _LATENESS
+
+    def _begin(self, now: float) -> None:
+        """Count a call that begins. The lock is held."""
+        self._begun = max(self._begun, now) + self._interval
 
     def _next_start(self, now: float) -> float:
         """The next free moment. The lock is held."""
