@@ -110,6 +110,7 @@ class Journal:
         self._entries: deque[Entry] = deque(maxlen=kept)
         self._numbers = 0
         self._cleared = 0
+        self.changes = 0  # tells whoever shows requests that there is something new
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -130,6 +131,7 @@ class Journal:
         with self._changed:
             self._entries.clear()
             self._cleared = self._numbers
+            self.changes += 1
 
     @property
     def forgotten(self) -> int:
@@ -277,6 +279,7 @@ class Journal:
         """Write a request down whose head is there."""
         with self._changed:
             self._numbers += 1
+            self.changes += 1
             entry = Entry(number=self._numbers, at=at, request=request, request_id=request_id)
             self._entries.append(entry)
             self._changed.notify_all()
@@ -294,6 +297,7 @@ class Journal:
             is_done=True,
         )
         with self._changed:
+            self.changes += 1
             # Numbers have no gaps, so the place follows from the oldest entry's number.
             if self._entries and 0 <= (place := entry.number - self._entries[0].number) < len(self._entries):
                 self._entries[place] = done

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Protocol, Self, cast
 from urllib.parse import parse_qs, unquote
 
 from llm_config_sdk.contract import API_PREFIX, Environment
@@ -150,6 +150,18 @@ class Request:
             return named
 
 
+class Stream(Protocol):
+    """A body that is made while it is sent, for as long as its client stays."""
+
+    def next(self, at: At) -> bytes | Later | None:
+        """Return the next piece, a wait before asking again, or `None` at the end."""
+        ...
+
+    def close(self) -> None:
+        """Say that nobody reads any more, whether it has ended or not."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A response before it is put on a wire. The host adds `content-length`.
@@ -159,12 +171,14 @@ class Reply:
         headers: Names and values.
         body: The body; a host leaves it out for HEAD, 204 and 304.
         code: The error code that it carries, for the journal.
+        stream: What is sent in place of `body`, in pieces of a length that nobody knows before.
     """
 
     status: int
     headers: tuple[Header, ...] = ()
     body: bytes = b""
     code: str | None = None
+    stream: Stream | None = None
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, or `None`."""

@@ -1,18 +1,25 @@
 """The admin interface: what a test or a person steers over HTTP, and who is kept out."""
 
 import json
-import threading
+import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
 
+import anyio
 import httpx
 import pytest
 
-from llm_config_mock_server import MockServer, error, reset
-from llm_config_mock_server.admin import BATCH_MAX, RULES_MAX
+from llm_config_mock_server import MockServer, create_app, error, reset
+from llm_config_mock_server.admin import RULES_MAX
+from llm_config_mock_server.admin.events import BATCH_MAX, STREAMS_MAX
 from llm_config_mock_server.conditions import COMPONENTS
-from llm_config_mock_server.core import Core
-from llm_config_mock_server.messages import At, Later, Outcome, Request
+from llm_config_mock_server.messages import At, Later, Outcome, Reply, Request, Stream
 from mock_server.envelopes import error_of, variant_of
+
+if TYPE_CHECKING:
+    from llm_config_mock_server.core import Core
 
 ITEM = "/api/v1/configs/app%2Fllm/model"
 ADMIN = "/api/v1/admin"
@@ -506,63 +513,107 @@ def test_it_works_with_every_profile_and_without_tokens(client_as):
 # --- Events -----------------------------------------------------------------------------------------
 
 
-class Events:
-    """Reads the events as a browser does: each reply says where the next one goes on."""
+class Listener:
+    """Listens as an `EventSource` does: one stream, and a cursor to come back with."""
 
-    def __init__(self, admin: httpx.Client) -> None:
-        self.admin = admin
-        self.cursor = ""
+    def __init__(self, client: httpx.Client, cursor: str = "", **params: str) -> None:
+        headers = {"last-event-id": cursor} if cursor else {}
+        request = client.build_request("GET", "/events", headers=headers, params=params, timeout=20)
+        self.reply = client.send(request, stream=True)
+        self.cursor = cursor
+        self._lines = self.reply.iter_lines() if self.reply.status_code == 200 else iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reply.close()
 
     def next(self) -> list[tuple[str, dict]]:
-        headers = {"last-event-id": self.cursor} if self.cursor else {}
-        reply = self.admin.get("/events", headers=headers, timeout=20)
-        assert reply.headers["content-type"] == "text/event-stream"
+        """Wait for news, and return all of one piece."""
         found: list[tuple[str, dict]] = []
-        for block in reply.text.split("\n\n"):
-            fields = dict(line.split(": ", 1) for line in block.splitlines())
-            self.cursor = fields.get("id", self.cursor)
+        fields: dict[str, str] = {}
+        for line in self._lines:
+            if line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+                continue
             if "data" in fields:
                 found.append((fields["event"], json.loads(fields["data"])))
+            if "id" in fields:
+                self.cursor = fields["id"]
+                return found
+            fields = {}
         return found
 
-    def requests(self) -> list[tuple[int, bool]]:
-        return [(data["number"], data["is_done"]) for name, data in self.next() if name == "request"]
+    def requests(self, count: int) -> list[tuple[int, bool]]:
+        """Wait until so many requests were told."""
+        seen: list[tuple[int, bool]] = []
+        while len(seen) < count:
+            seen += [(told["number"], told["is_done"]) for name, told in self.next() if name == "request"]
+        return seen
 
 
 @pytest.fixture
-def events(admin: httpx.Client) -> Events:
-    return Events(admin)
+def listen(admin: httpx.Client) -> Iterator[Callable[..., Listener]]:
+    with ExitStack() as stack:
+        yield lambda cursor="", **params: stack.enter_context(Listener(admin, cursor, **params))
 
 
-def test_events_begin_with_the_state_and_the_requests_so_far(server, client, events):
+def streams_of(server: MockServer) -> set:
+    return server._core.aside.__self__._admin._feed.open
+
+
+def test_events_are_a_stream_that_begins_with_the_state_and_the_requests_so_far(client, listen):
     client.get("/health")
+    events = listen()
+    assert events.reply.headers["content-type"] == "text/event-stream"
+    assert events.reply.headers["transfer-encoding"] == "chunked"
     (state, told), (request, seen) = events.next()
     assert (state, told["profile"], request, seen["path"]) == ("state", "guide", "request", "/health")
 
 
-def test_events_wait_for_news_and_say_each_request_once(server, client, events):
+def test_every_request_is_told_once_on_the_same_stream(client, listen):
+    events = listen()
     events.next()
-    found: list[list[tuple[int, bool]]] = []
-    waiting = threading.Thread(target=lambda: found.append(events.requests()))
-    waiting.start()
-    client.get("/health")
-    waiting.join(10)
-    assert found == [[(1, True)]]
-    client.get("/health")
-    assert events.requests() == [(2, True)]
+    for number in (1, 2, 3):
+        client.get("/health")
+        assert events.requests(1) == [(number, True)]
 
 
-def test_a_request_that_is_decided_later_is_told_again(server, events):
-    events.next()
+def test_a_listener_that_was_cut_off_is_told_what_it_missed_and_nothing_twice(client, listen):
+    events = listen()
+    client.get("/health")
+    events.requests(1)
+    events.reply.close()
+    for _ in range(3):
+        client.get("/health")
+    again = listen(events.cursor)
+    assert again.requests(3) == [(2, True), (3, True), (4, True)]
+    by_parameter = listen(last_event_id=again.cursor)
+    client.get("/health")
+    assert by_parameter.requests(1) == [(5, True)]
+
+
+def test_a_cursor_of_the_server_that_was_here_before_begins_anew(client, listen):
+    client.get("/health")
+    other = f"{'0' * 8}.99..{'0' * 16}"
+    assert [name for name, _ in listen(other).next()] == ["state", "request"]
+
+
+def test_a_request_that_is_decided_later_is_told_again(server, listen):
+    events = listen()
     core: Core = server._core
     at = At.now()
     exchange = core.begin(Request("GET", "/api/v1/configs/app/k"), at)
-    assert events.requests() == [(1, False)]
+    assert events.requests(1) == [(1, False)]
     exchange.answer(b"", at)
-    assert events.requests() == [(1, True)]
+    assert listen(events.cursor).requests(1) == [(1, True)]
+    assert events.requests(1) == [(1, True)]
 
 
-def test_news_of_the_state_are_told_without_a_request(server, events):
+def test_news_of_the_state_are_told_without_a_request(server, listen):
+    events = listen()
     events.next()
     server.conditions["audit"] = "panic"
     ((name, told),) = events.next()
@@ -572,62 +623,177 @@ def test_news_of_the_state_are_told_without_a_request(server, events):
     assert changed["changes"] > told["changes"]
 
 
-def test_a_cleared_journal_is_followed_from_its_new_beginning(server, client, events):
+def test_a_cleared_journal_is_followed_from_its_new_beginning(server, client, listen):
+    events = listen()
     for _ in range(3):
         client.get("/health")
-    assert events.requests() == [(1, True), (2, True), (3, True)]
+    assert events.requests(3) == [(1, True), (2, True), (3, True)]
     server.journal.clear()
     client.get("/health")
-    assert events.requests() == [(4, True)]
+    assert events.requests(1) == [(4, True)]
 
 
-def test_a_flood_comes_in_batches_and_is_whole(server, client, events):
+def test_a_flood_comes_in_pieces_and_is_whole(server, listen):
+    events = listen()
     events.next()
     core: Core = server._core
-    for _ in range(BATCH_MAX + 10):
-        core.begin(Request("GET", "/health"), At.now()).answer(b"", At.now())
-    numbers = [number for number, _ in events.requests()]
-    assert len(numbers) == BATCH_MAX
-    numbers += [number for number, _ in events.requests()]
-    assert numbers == list(range(1, BATCH_MAX + 11))
+    with core.lock:  # nothing is told before all are there
+        for _ in range(BATCH_MAX + 10):
+            core.begin(Request("GET", "/health"), At.now()).answer(b"", At.now())
+    first = events.requests(1)
+    assert len(first) == BATCH_MAX
+    assert [number for number, _ in first + events.requests(10)] == list(range(1, BATCH_MAX + 11))
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "1.2", "-1..0", "1..0; drop", "9" * 40 + "..0"])
+@pytest.mark.parametrize(
+    "cursor", ["nonsense", "1.2", "0..0", "abcdef01.-1..0", f"abcdef01.1..{'0' * 16}; drop", "9" * 40 + "..0"]
+)
 def test_a_cursor_that_is_none_names_the_field(admin, cursor):
     refused(admin.get("/events", headers={"last-event-id": cursor}), "Last-Event-ID")
 
 
-def test_without_news_a_reply_ends_after_its_longest_wait(server):
-    core: Core = server._core
-    headers = (("host", "localhost"), ("last-event-id", _cursor_of(core)))
-    exchange = core.begin(Request("GET", f"{ADMIN}/events", headers), At(0, 0.0))
-    assert isinstance(exchange.answer(b"", At(0, 0.0)), Later)
-    assert isinstance(exchange.answer(b"", At(0, 14.9)), Later)
-    outcome = exchange.answer(b"", At(0, 15.0))
-    assert isinstance(outcome, Outcome)
-    assert b"event:" not in outcome.reply.body
-
-
-def _cursor_of(core: Core) -> str:
+def streamed(server: MockServer) -> Stream:
+    """Ask the core for the events, and return what a host would go on asking."""
     request = Request("GET", f"{ADMIN}/events", (("host", "localhost"),))
-    outcome = core.begin(request, At(0, 0.0)).answer(b"", At(0, 0.0))
+    outcome = server._core.begin(request, At(0, 0.0)).answer(b"", At(0, 0.0))
     assert isinstance(outcome, Outcome)
-    return outcome.reply.body.decode().rpartition("id: ")[2].strip()
+    assert outcome.reply.stream is not None
+    return outcome.reply.stream
 
 
-def test_stopping_does_not_wait_for_those_who_wait_for_news(server, events):
-    events.next()
-    failed: list[Exception] = []
+def test_a_stream_without_news_shows_that_it_lives_and_ends_in_the_end(server):
+    stream = streamed(server)
+    assert stream.next(At(0, 0.0)) == b"retry: 200\n\n"
+    assert b"event: state" in stream.next(At(0, 1.0))
+    assert stream.next(At(0, 1.0)) == Later(0.1)
+    assert stream.next(At(0, 10.9)) == Later(0.1)
+    assert stream.next(At(0, 11.0)) == b": still here\n\n"
+    assert stream.next(At(0, 20.9)) == Later(0.1)
+    assert stream.next(At(0, 3599.9)) == b": still here\n\n"
+    assert stream.next(At(0, 3600.0)) is None
 
-    def wait(ask: Callable[[], object]) -> None:
-        try:
-            ask()
-        except httpx.TransportError as error:
-            failed.append(error)
 
-    waiting = threading.Thread(target=wait, args=(events.next,))
-    waiting.start()
+def test_so_many_may_listen_and_no_more(server, admin, listen):
+    streams = [streamed(server) for _ in range(STREAMS_MAX)]
+    for stream in streams:
+        stream.next(At(0, 0.0))
+    reply = admin.get("/events")
+    error_of(reply, 503, "SERVICE_UNAVAILABLE")
+    assert reply.headers["retry-after"] == "1"
+    streams[0].close()
+    assert listen().next()
+
+
+def test_a_client_that_went_is_served_no_longer(server, client, listen):
+    with listen() as events:
+        events.next()
+        assert len(streams_of(server)) == 1
+    until = time.monotonic() + 10
+    while streams_of(server) and time.monotonic() < until:
+        client.get("/health")  # the server has its turns while it answers
+    assert not streams_of(server)
+
+
+def test_a_head_request_is_told_what_there_would_be(server, admin):
+    reply = admin.head("/events")
+    assert (reply.status_code, reply.headers["content-type"], reply.content) == (
+        200,
+        "text/event-stream",
+        b"",
+    )
+    assert not streams_of(server)
+
+
+def test_a_client_of_http_1_0_reads_until_the_connection_ends(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as old:
+        old.sendall(f"GET {ADMIN}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        received = b""
+        while b"\nid: " not in received:
+            received += old.recv(65_536)
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"chunked" not in head
+    assert body.startswith(b"retry: 200\n\nevent: state\n")
+
+
+def test_stopping_ends_the_streams_at_once(server, listen):
+    listeners = [listen() for _ in range(5)]
+    for events in listeners:
+        events.next()
+    began = time.monotonic()
     server.stop()
-    waiting.join(10)
-    assert not waiting.is_alive()
-    assert len(failed) == 1
+    assert time.monotonic() - began < 0.5
+    assert not streams_of(server)
+    for events in listeners:
+        with pytest.raises(httpx.TransportError):
+            events.next()
+
+
+def test_the_in_process_transport_carries_a_stream(server):
+    with httpx.Client(transport=server.transport(), base_url=f"http://localhost{ADMIN}") as client:
+        with Listener(client) as events:
+            events.next()
+            server.put("app", "k", 1)
+            ((name, told),) = events.next()
+            assert (name, told["changes"]) == ("state", 1)
+        assert not streams_of(server)
+
+
+@pytest.mark.anyio
+async def test_an_asgi_application_carries_a_stream_until_its_client_goes():
+    app = create_app(admin=True)
+    sent: list[dict] = []
+    gone = anyio.Event()
+
+    async def receive() -> dict:
+        if len(sent) == 0:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+        if b"event: request" in message.get("body", b""):
+            gone.set()
+        elif b"event: state" in message.get("body", b""):
+            app.server._core.begin(Request("GET", "/health"), At.now()).answer(b"", At.now())
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": f"{ADMIN}/events",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+    }
+    with anyio.fail_after(10):
+        await app(scope, receive, send)
+    assert dict(sent[0]["headers"])[b"content-type"] == b"text/event-stream"
+    assert not streams_of(app.server)
+
+
+def test_a_ticket_stands_for_a_token_once(server):
+    token = server.token()
+    core: Core = server._core
+
+    def ask(method: str, target: str, at: float, *headers: tuple[str, str]) -> Reply:
+        request = Request(method, ADMIN + target, (("host", "lab:80"), *headers), peer="10.0.0.9")
+        outcome = core.begin(request, At(0, at)).answer(b"", At(0, at))
+        assert isinstance(outcome, Outcome)
+        return outcome.reply
+
+    def ticket(at: float) -> str:
+        made = ask("POST", "/events/tickets", at, ("authorization", f"Bearer {token}"))
+        assert made.status == 201
+        return json.loads(made.body)["ticket"]
+
+    assert ask("POST", "/events/tickets", 0.0).status == 401
+    assert ask("GET", "/events", 0.0).status == 401
+    first = ticket(0.0)
+    assert ask("GET", f"/events?ticket={first}x", 0.0).status == 401
+    assert ask("GET", f"/events?ticket={first}", 29.9).status == 200
+    assert ask("GET", f"/events?ticket={first}", 29.9).status == 401
+    second = ticket(30.0)
+    assert ask("GET", f"/events?ticket={second}", 60.0).status == 401
+    third = ticket(60.0)
+    assert ask("GET", f"/stats?ticket={third}", 60.0).status == 401
+    assert ask("GET", f"/events?ticket={third}", 60.0, ("origin", "http://evil.example")).status == 403

@@ -25,6 +25,7 @@ ARGUMENTS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
     "--window-size=1280,1000",
+    "--host-resolver-rules=MAP lab.test 127.0.0.1",  # a name that is not the loopback's, for the token
 )
 
 
@@ -292,14 +293,66 @@ def test_it_fits_the_window_in_light_and_dark(page, client, width, scheme):
         commands("Emulation.setEmulatedMedia", {"features": []})
 
 
-def test_it_says_that_the_server_is_gone_and_goes_on_when_it_is_back(page, server, client):
-    server.stop()
-    page.shows("#link", "no connection")
-    server.start()
-    page.shows("#link", "live")
+def test_it_says_that_the_server_is_gone_and_goes_on_where_it_was_when_it_is_back(page, server, client):
     client.get("/health")
     page.shows("#requests tr", "/health")
+    server.stop()
+    page.shows("#link", "no connection")
+    with httpx.Client(transport=server.transport(), base_url=server.url) as unheard:
+        server.start()
+        unheard.get("/other")  # while the page may not be back yet
+    page.shows("#link", "live")
+    page.shows("#requests tr", "/other")
+    assert [text.split()[0] for text in page.texts("#requests tr")] == ["2", "1"]
     page.driver.get_log("browser")  # refused connections are the point
+
+
+def test_it_follows_the_server_over_one_stream_of_events(page, server, client):
+    for _ in range(3):
+        client.get("/health")
+        page.shows("#requests-kept", str(len(server.journal)))
+    entries = page.driver.execute_script(
+        "return performance.getEntriesByType('resource').map((one) => one.name)"
+    )
+    assert sum("/events" in name for name in entries) <= 1
+    assert len(server._core.aside.__self__._admin._feed.open) == 1
+
+
+def test_another_server_in_its_place_is_shown_from_its_beginning(browser, client):
+    with MockServer(admin=True) as first:
+        first.put("old", "k", 1)
+        port = first.port
+        browser.driver.get(first.console_url)
+        httpx.get(f"{first.url}/of-the-first", trust_env=False)
+        browser.shows("#requests tr", "/of-the-first")
+    browser.shows("#link", "no connection")
+    with MockServer(admin=True, port=port) as second:
+        second.put("new", "k", 1)
+        httpx.get(f"{second.url}/of-the-second", trust_env=False)
+        browser.shows("#requests tr", "/of-the-second")
+        browser.shows("#entries tr", "new")
+        assert len(browser.texts("#requests tr")) == 1
+        browser.driver.get("about:blank")
+    browser.driver.get_log("browser")  # refused connections are the point
+
+
+def test_from_elsewhere_it_asks_for_a_token_and_then_follows_the_events(browser, server, client):
+    browser.driver.get_log("browser")
+    browser.driver.get(f"http://lab.test:{server.port}/console")
+    browser.until(lambda: browser.find("#token-dialog").get_attribute("open") is not None, "a question")
+    browser.find("#token").send_keys(server.token())
+    browser.click("#token-use")
+    browser.shows("#link", "live")
+    client.get("/health")
+    browser.shows("#requests tr", "/health")
+    server.stop()
+    browser.shows("#link", "no connection")
+    server.start()
+    browser.shows("#link", "live")  # with a ticket of its own: the first is spent
+    client.get("/other")
+    browser.shows("#requests tr", "/other")
+    browser.driver.get("about:blank")
+    browser.driver.get_log("browser")  # what was refused is the point
 
 
 # --- Without a browser ------------------------------------------------------------------------------

@@ -73,42 +73,39 @@ function complain(message) {
 
 // --- Server-sent events ---------------------------------------------------------------------------
 
-// Read with fetch, since an EventSource cannot send a token. Each reply ends with what was new.
+let source = null;
+let cursor = ""; // of the last event, for a source that is made anew
+
 async function follow() {
-  let cursor = "";
-  for (;;) {
-    try {
-      const reply = await ask("GET", "/events", undefined, cursor ? { "Last-Event-ID": cursor } : {});
-      link("live");
-      for (const event of parse(await reply.text())) {
-        if (event.id) cursor = event.id;
-        if (event.data) ({ state: showState, request: takeRequest })[event.name]?.(JSON.parse(event.data));
-      }
-      drawJournal();
-    } catch (error) {
-      if (error instanceof Refused && (error.status === 401 || error.status === 403)) await askForToken(error.message);
-      else if (error instanceof Refused && error.status === 422) cursor = "";
-      else {
-        link("lost");
-        await new Promise((done) => setTimeout(done, LOST_MILLISECONDS));
-        cursor = ""; // the server that comes back may be another one
-      }
-    }
+  source?.close();
+  const query = new URLSearchParams();
+  try {
+    // An EventSource cannot send a token: from another machine, it comes with a ticket for it.
+    if (token) query.set("ticket", (await (await ask("POST", "/events/tickets")).json()).ticket);
+    if (cursor) query.set("last_event_id", cursor);
+  } catch (error) {
+    return comeBack(error);
   }
+  source = new EventSource(`${ADMIN}/events?${query}`);
+  source.addEventListener("open", () => link("live"));
+  source.addEventListener("state", (event) => { cursor = event.lastEventId; showState(JSON.parse(event.data)); });
+  source.addEventListener("request", (event) => { cursor = event.lastEventId; takeRequest(JSON.parse(event.data)); });
+  source.addEventListener("error", async () => {
+    link("lost");
+    if (source.readyState !== EventSource.CLOSED) return; // it comes back by itself
+    try { await ask("GET", "/stats"); } catch (error) { return comeBack(error); }
+    comeBack();
+  });
 }
 
-function* parse(text) {
-  for (const block of text.split("\n\n")) {
-    const event = { name: "message", data: "", id: "" };
-    for (const line of block.split("\n")) {
-      const colon = line.indexOf(": ");
-      const [field, value] = [line.slice(0, colon), line.slice(colon + 2)];
-      if (field === "event") event.name = value;
-      else if (field === "data") event.data += value;
-      else if (field === "id") event.id = value;
-    }
-    yield event;
+/** Listen again: at once with another token where one is wanted, else after a while. */
+async function comeBack(error) {
+  if (error instanceof Refused && (error.status === 401 || error.status === 403)) await askForToken(error.message);
+  else {
+    link("lost");
+    await new Promise((done) => setTimeout(done, LOST_MILLISECONDS));
   }
+  follow();
 }
 
 function link(state) {
@@ -132,6 +129,11 @@ let state = null;
 function showState(fresh) {
   const before = state;
   state = fresh;
+  if (before?.instance !== fresh.instance) { // another server, which came back in the place of the first
+    requests.clear();
+    seen.clear();
+    known = fresh.requests.last ?? 0;
+  }
   at("profile").textContent = fresh.profile;
   at("seed").textContent = fresh.seed;
   tile("requests-kept", fresh.requests.kept, false);
@@ -150,7 +152,8 @@ function showState(fresh) {
   if (!fresh.requests.kept || (requests.size && first > Math.min(...requests.keys()))) {
     for (const number of [...requests.keys()]) if (number < first) requests.delete(number);
   }
-  if (!before || before.changes !== fresh.changes) loadEntries();
+  drawSoon();
+  if (before?.instance !== fresh.instance || before.changes !== fresh.changes) loadEntries();
   if (fresh.defects.length) complain(`The server itself failed: ${fresh.defects[0]}`);
 }
 
@@ -241,11 +244,21 @@ function showRate(percent) {
 const requests = new Map();
 const seen = new Set(); // numbers whose rows were drawn: others light up
 let paused = false;
-let isFirst = true;
+let known = 0; // the newest request when this page first heard of the server
 
 function takeRequest(request) {
   requests.set(request.number, request);
   if (requests.size > KEPT) requests.delete(Math.min(...requests.keys()));
+  drawSoon();
+}
+
+// A flood of events is drawn once a turn, and also where a hidden page gets no frames.
+let isDue = false;
+
+function drawSoon() {
+  if (isDue) return;
+  isDue = true;
+  setTimeout(() => { isDue = false; drawJournal(); });
 }
 
 function tone(request) {
@@ -264,7 +277,6 @@ function drawJournal() {
   at("requests").replaceChildren(...shown.map(journalRow));
   at("requests-empty").hidden = shown.length > 0;
   at("requests-empty").textContent = wanted && requests.size ? "No request matches the filter." : "No requests yet. Point a client at this server and watch.";
-  isFirst = false;
 }
 
 function journalRow(request) {
@@ -278,7 +290,7 @@ function journalRow(request) {
     make("td", {}, request.fault ? make("span", { class: "fault" }, request.fault === `error ${request.code}` ? "scripted" : request.fault) : ""));
   if (!seen.has(request.number)) {
     seen.add(request.number);
-    if (!isFirst) row.classList.add("fresh");
+    if (request.number > known) row.classList.add("fresh");
   }
   return row;
 }

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import anyio
 
-from llm_config_mock_server.messages import Delivery, End, Later, Outcome, Reply, Request
+from llm_config_mock_server.messages import Delivery, End, Later, Outcome, Reply, Request, Stream
 
 from .parsing import head_problem, parsing_of
 
@@ -92,8 +92,31 @@ class Gateway:
         finally:
             if outcome is None:
                 exchange.abandon()
-        if outcome is not None:
+        if outcome is None:
+            return
+        if outcome.reply is not None and outcome.reply.stream is not None:
+            await self._send_stream(outcome.reply, outcome.reply.stream, request, receive, send)
+        else:
             await _deliver(outcome, request, receive, send)
+
+    async def _send_stream(
+        self, reply: Reply, stream: Stream, request: Request, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await send(
+                {"type": "http.response.start", "status": reply.status, "headers": _headers(reply, None)}
+            )
+            while request.method != "HEAD":
+                piece = stream.next(self._clock())
+                if piece is None:
+                    break
+                if not isinstance(piece, Later):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                elif await _goes_within(piece.seconds, receive):
+                    return
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            stream.close()
 
     async def _ask(self, question: Callable[[At], _T | Later]) -> _T:
         while True:
@@ -144,13 +167,7 @@ async def _deliver(outcome: Outcome, request: Request, receive: Receive, send: S
 
 
 async def _send_reply(reply: Reply, delivery: Delivery, request: Request, send: Send) -> None:
-    headers = [
-        (name.lower().encode("ascii"), value.encode("latin-1"))
-        for name, value in reply.headers
-        if name.lower() not in _SERVERS_OWN
-    ]
-    if reply.status not in _NO_BODY:
-        headers.append((b"content-length", b"%d" % len(reply.body)))
+    headers = _headers(reply, None if reply.status in _NO_BODY else len(reply.body))
     body = b"" if request.method == "HEAD" or reply.status in _NO_BODY else reply.body
     stalls = delivery.cut_body is not None
     if delivery.cut_body is not None:
@@ -164,6 +181,24 @@ async def _send_reply(reply: Reply, delivery: Delivery, request: Request, send: 
             await anyio.sleep(interval)
     if not stalls:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _headers(reply: Reply, length: int | None) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (name.lower().encode("ascii"), value.encode("latin-1"))
+        for name, value in reply.headers
+        if name.lower() not in _SERVERS_OWN
+    ]
+    return headers if length is None else [*headers, (b"content-length", b"%d" % length)]
+
+
+async def _goes_within(seconds: float, receive: Receive) -> bool:
+    """Wait, and say whether the client went meanwhile."""
+    with anyio.move_on_after(seconds):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        return True
+    return False
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

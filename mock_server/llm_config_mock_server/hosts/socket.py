@@ -221,12 +221,11 @@ class _Connection:
     async def _do(self, action: Action) -> bytes:
         match action:
             case Send(data, ends):
-                if ends and _CORK is not None and not self._is_tls:
-                    self.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-                self._writer.write(data)
-                await self._writer.drain()
-            case Sleep(seconds):
+                await self._send(data, ends=ends)
+            case Sleep(seconds, for_listener):
                 await asyncio.sleep(seconds)
+                if for_listener and self._reader.at_eof():
+                    raise ConnectionResetError("the client went")
             case Move.READ:
                 return await self._reader.read(READ_BYTES)
             case Move.HALF_CLOSE:
@@ -240,6 +239,12 @@ class _Connection:
             case Move.CLOSE | Move.LINGER:
                 await self._goodbye(linger=action is Move.LINGER)
         return b""
+
+    async def _send(self, data: bytes, *, ends: bool) -> None:
+        if ends and _CORK is not None and not self._is_tls:
+            self.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+        self._writer.write(data)
+        await self._writer.drain()
 
     async def _goodbye(self, *, linger: bool) -> None:
         """Close after the last reply, without losing it to an RST over bytes that nobody read."""

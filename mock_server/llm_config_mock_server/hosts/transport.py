@@ -197,13 +197,12 @@ class Line:
                         self._finish()
                         return
                     self._received += sent
+                case Sleep(_, True) if self._client_went:
+                    self._finish()
+                    return
                 case Sleep(seconds):
-                    now = self._clock().monotonic
-                    if self._wakes_at is None:
-                        self._wakes_at = now + seconds
-                    if now < self._wakes_at:
+                    if not self._has_passed(seconds):
                         return
-                    self._wakes_at = None
                 case Move.READ:
                     if not self._sent and not self._client_went:
                         return
@@ -214,6 +213,15 @@ class Line:
                 case _:
                     self._server_ended = True
             self._go_on(data)
+
+    def _has_passed(self, seconds: float) -> bool:
+        now = self._clock().monotonic
+        if self._wakes_at is None:
+            self._wakes_at = now + seconds
+        if now < self._wakes_at:
+            return False
+        self._wakes_at = None
+        return True
 
     def _go_on(self, data: bytes) -> None:
         try:

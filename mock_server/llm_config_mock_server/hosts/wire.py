@@ -23,6 +23,7 @@ from llm_config_mock_server.messages import (
     Outcome,
     Reply,
     Request,
+    Stream,
     reason_phrase,
 )
 
@@ -59,9 +60,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let this many seconds pass."""
+    """Let time pass.
+
+    Args:
+        seconds: How much.
+        for_listener: Whether it passes for a client that listens: one that went ends the connection.
+    """
 
     seconds: float
+    for_listener: bool = False
 
 
 class Move(Enum):
@@ -227,6 +234,8 @@ class Wire:
             yield Sleep(delivery.delay)
         if delivery.raw is not None:
             yield from self._write(delivery.raw, delivery.body)
+        elif reply is not None and reply.stream is not None:
+            yield from self._send_stream(reply, reply.stream, request)
         elif reply is not None:
             yield from self._send_reply(reply, delivery, request)
         match delivery.end:
@@ -252,22 +261,41 @@ class Wire:
             yield from self._write(head, delivery.head)
             yield from self._write(body, delivery.body)
 
+    def _send_stream(self, reply: Reply, stream: Stream, request: Request) -> Generator[Action, bytes, None]:
+        try:
+            # Without a length: h11 chunks the body, or ends it by closing for a client of HTTP/1.0.
+            yield Send(self._head_of(reply, None))
+            while request.method != "HEAD":
+                piece = stream.next(self._clock())
+                if piece is None:
+                    break
+                if isinstance(piece, Later):
+                    yield Sleep(piece.seconds, for_listener=True)
+                else:
+                    yield Send(self._send(h11.Data(data=piece)))
+            yield Send(self._send(h11.EndOfMessage()))
+        finally:
+            stream.close()
+
     def _serialised(self, reply: Reply, request: Request) -> tuple[bytes, bytes]:
+        head = self._head_of(reply, None if reply.status in _NO_BODY else len(reply.body))
         bodiless = request.method == "HEAD" or reply.status in _NO_BODY
+        body = b"" if bodiless else self._send(h11.Data(data=reply.body))
+        return head, body + self._send(h11.EndOfMessage())
+
+    def _head_of(self, reply: Reply, length: int | None) -> bytes:
         headers = [
             (name.encode("ascii"), value.encode("latin-1"))
             for name, value in reply.headers
             if name.lower() not in {"content-length", "transfer-encoding"}
         ]
-        if reply.status not in _NO_BODY:
-            headers.append((b"content-length", b"%d" % len(reply.body)))
+        if length is not None:
+            headers.append((b"content-length", b"%d" % length))
         if self._http.their_state is not h11.DONE:
             # The body was not read, so nothing that follows could be told from it.
             headers.append((b"connection", b"close"))
         reason = reason_phrase(reply.status).encode("ascii")
-        head = self._send(h11.Response(status_code=reply.status, headers=headers, reason=reason))
-        body = b"" if bodiless else self._send(h11.Data(data=reply.body))
-        return head, body + self._send(h11.EndOfMessage())
+        return self._send(h11.Response(status_code=reply.status, headers=headers, reason=reason))
 
     def _send(self, event: h11.Event) -> bytes:
         return self._http.send(event) or b""
