@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 #: Entries kept unless told otherwise.
 _MAX_ENTRIES: Final = 1024
-#: Counters that keys share by their hash: absent keys need one too, and there is no end of those. Two keys
-#: that share one cost each other a miss at times, never a wrong answer.
-_GENERATIONS: Final = 1024
+#: Keys whose last change is remembered; those changed longer ago, and absent ones, share the newest number that
+#: was dropped. That costs a key a miss at times, never a wrong answer.
+_CHANGES: Final = 1024
 
 
 class MemoryStore:
@@ -34,7 +34,9 @@ class MemoryStore:
             raise ValueError("max_entries must be 1 or more")
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
-        self._generations = [0] * _GENERATIONS
+        self._changes = 0
+        self._changed: OrderedDict[Any, int] = OrderedDict()
+        self._not_remembered = 0
         self._lock = new_lock()
 
     def __len__(self) -> int:
@@ -55,24 +57,26 @@ class MemoryStore:
         """Keep an entry, and forget the ones longest unused if there are too many."""
         del keep  # staleness is the strategy's to judge, and space is bounded by the count
         with self._lock:
-            self._generations[hash(key) % _GENERATIONS] += 1
+            self._change(key)
             self._keep(key, entry)
 
     def delete(self, key: Any) -> None:
         """Forget a key."""
         with self._lock:
-            self._generations[hash(key) % _GENERATIONS] += 1
+            self._change(key)
             self._entries.pop(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            self._generations = [generation + 1 for generation in self._generations]
+            self._changes += 1
+            self._not_remembered = self._changes
+            self._changed.clear()
             self._entries.clear()
 
     def generation(self, key: Any) -> int:
         """Return a number that every `set` and `delete` of the key changes."""
-        return self._generations[hash(key) % _GENERATIONS]
+        return self._changed.get(key, self._not_remembered)
 
     def set_if(self, key: Any, entry: Entry, keep: float, generation: int) -> bool:
         """Keep an entry if nobody has set or deleted the key since; say whether that is so."""
@@ -82,6 +86,14 @@ class MemoryStore:
                 return False
             self._keep(key, entry)
             return True
+
+    def _change(self, key: Any) -> None:
+        """Give a key a new number. The lock is held."""
+        self._changes += 1
+        self._changed[key] = self._changes
+        self._changed.move_to_end(key)
+        if len(self._changed) > _CHANGES:
+            _, self._not_remembered = self._changed.popitem(last=False)
 
     def _keep(self, key: Any, entry: Entry) -> None:
         self._entries[key] = entry

@@ -71,6 +71,16 @@ class RetryBudget:
         return f"RetryBudget({self._tokens} of {self._quota})"
 
     @property
+    def quota(self) -> int:
+        """Tokens there are at most."""
+        return self._quota
+
+    @property
+    def retry_cost(self) -> int:
+        """Tokens one retry costs."""
+        return self._cost
+
+    @property
     def tokens(self) -> int:
         """What is left."""
         return self._tokens
@@ -106,22 +116,26 @@ class RatioBudget:
     def __init__(self, ratio: float = _RATIO, per_second: float = _PER_SECOND, ttl: float = _TTL) -> None:
         if ratio < 0 or per_second < 0 or ttl <= 0:
             raise ValueError("ratio and per_second must be 0 or more, ttl more than 0")
-        self._ratio = ratio
+        #: Retries each call earns.
+        self.ratio = ratio
+        #: Retries a second that are always allowed.
+        self.per_second = per_second
+        #: Seconds after which what was earned is forgotten.
+        self.ttl = ttl
         self._floor = per_second * ttl
-        self._ttl = ttl
         self._lock = new_lock()
         self._earned: dict[int, float] = {}
         self._spent: dict[int, int] = {}
 
     def __repr__(self) -> str:
-        return f"RatioBudget(ratio={self._ratio}, per_second={self._floor / self._ttl}, ttl={self._ttl})"
+        return f"RatioBudget(ratio={self.ratio}, per_second={self.per_second}, ttl={self.ttl})"
 
     def spend(self, clock: Clock, retries: int, /) -> bool:
         """Pay for one more attempt, if that can be afforded."""
         with self._lock:
             second = self._forget(clock)
             if not retries:
-                self._earned[second] = self._earned.get(second, 0.0) + self._ratio
+                self._earned[second] = self._earned.get(second, 0.0) + self.ratio
             if sum(self._spent.values()) + 1 > self._floor + sum(self._earned.values()):
                 return False
             self._spent[second] = self._spent.get(second, 0) + 1
@@ -132,12 +146,12 @@ class RatioBudget:
         if not retries:
             with self._lock:
                 second = self._forget(clock)
-                self._earned[second] = self._earned.get(second, 0.0) + self._ratio
+                self._earned[second] = self._earned.get(second, 0.0) + self.ratio
 
     def _forget(self, clock: Clock) -> int:
         second = int(clock.monotonic())
         kept: tuple[dict[int, Any], ...] = (self._earned, self._spent)
         for seconds in kept:
-            for old in [s for s in seconds if s <= second - self._ttl]:
+            for old in [s for s in seconds if s <= second - self.ttl]:
                 del seconds[old]
         return second

@@ -106,6 +106,11 @@ class Circuit:
         self._window = _window(settings)
         self._open_the_door()
 
+    @property
+    def probes(self) -> int:
+        """Probes that are under way."""
+        return len(self._leases)
+
     def admit(self, now: float, calls: int = 0) -> Admission | Refusal:
         """Let a call pass or not; an open circuit whose time is over turns half-open.
 

@@ -154,6 +154,11 @@ class CircuitBreaker(Strategy):
         return self._circuit.state
 
     @property
+    def probes(self) -> int:
+        """Calls that probe at present, while it is half-open."""
+        return self._circuit.probes
+
+    @property
     def settings(self) -> CircuitSettings:
         """The figures in force."""
         return self._circuit.settings

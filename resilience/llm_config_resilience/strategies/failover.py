@@ -102,12 +102,21 @@ class Failover(Strategy):
         return self._targets
 
     @property
+    def settings(self) -> HealthSettings:
+        """The figures in force."""
+        return self._settings
+
+    @property
     def health(self) -> tuple[TargetStatus, ...]:
         """How the targets are, in order of preference."""
         with self._lock:
             return tuple(
                 TargetStatus(
-                    target, "well" if health.is_well else "ejected", health.failures, health.ejections
+                    target,
+                    "well" if health.is_well else "ejected",
+                    health.failures,
+                    health.ejections,
+                    health.probe is not None,
                 )
                 for target, health in zip(self._targets, self._health, strict=True)
             )

@@ -48,12 +48,14 @@ class TargetStatus:
         state: `"well"`, or `"ejected"` until enough probes have succeeded.
         failures: Failures in a row.
         ejections: Ejections in a row.
+        is_probed: Whether a call probes it at present.
     """
 
     target: Any
     state: TargetState
     failures: int
     ejections: int
+    is_probed: bool = False
 
 
 class TargetHealth:
