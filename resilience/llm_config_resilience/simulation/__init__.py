@@ -13,9 +13,9 @@ The engine is the real one, and so are the strategies; time is virtual, so an ho
 seed gives the same trace, in every process. `INVARIANTS` is what every run is checked for.
 """
 
+from llm_config_resilience.simulation.clients import Caller, Policy, explore, simulate
 from llm_config_resilience.simulation.figures import Ending, Run, Transition
 from llm_config_resilience.simulation.invariants import INVARIANTS, InvariantError, Promises, Violation
-from llm_config_resilience.simulation.clients import Caller, Policy, explore, simulate
 from llm_config_resilience.simulation.scenario import (
     SCENARIOS,
     ClockStep,
@@ -32,7 +32,12 @@ from llm_config_resilience.simulation.scenario import (
     Way,
 )
 from llm_config_resilience.simulation.servers import Reply, ReplyError
-from llm_config_resilience.simulation.virtual_time import StandstillError, VirtualClock, VirtualLoop, run_virtually
+from llm_config_resilience.simulation.virtual_time import (
+    StandstillError,
+    VirtualClock,
+    VirtualLoop,
+    run_virtually,
+)
 
 __all__ = [
     "INVARIANTS",

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from llm_config_resilience.events import Event
     from llm_config_resilience.simulation.figures import Ending
 
-#: What a client calls its function through: a `Pipeline`, or an `async def` that is given the function and its
-#: arguments and calls it as it sees fit.
+#: What a client calls its function through: a `Pipeline`, or an `async def` that is given the function and
+#: its arguments and calls it as it sees fit.
 Caller: TypeAlias = "Pipeline | Callable[..., Awaitable[Any]]"
 #: Makes one for each client; given the servers' names if it has a parameter without a default.
 Policy: TypeAlias = "Callable[[], Caller] | Callable[[tuple[str, ...]], Caller]"
@@ -99,15 +99,15 @@ def simulate(
         assert run.amplification < 1.1
         assert not run.violations
 
-    Each client's pipeline is built anew on the simulation's clock, with its randomness and its listeners beside
-    the pipeline's own, so the policy is the one that production has. Jitter, hedges and tenacity's waits draw
-    from the seed, and so does every `Chaos` layer. The engine that runs is the real one, in its async colour.
-    What talks to the world beyond the process (a Redis, a thread) has no place here.
+    Each client's pipeline is built anew on the simulation's clock, with its randomness, and with its listeners
+    beside the pipeline's own, so the policy may be the one that production has. Jitter, hedges, tenacity's waits
+    and `Chaos` layers draw from the seed. The engine that runs is the real one, in its async colour. What talks
+    to the world beyond the process (a Redis, a thread) has no place here.
 
     Args:
         policy: Makes a `Pipeline` for each client, and for each that restarts; given the servers' names if it
-            has a parameter without a default, for a `Failover`. The pipeline's function takes a key and returns
-            a `Reply`, or raises a `ReplyError` or an `OSError`.
+            has a parameter without a default, for a `Failover`. The function that goes through it takes a key
+            and returns a `Reply`, or raises a `ReplyError` or an `OSError`.
         scenario: The world; one drawn from the seed unless given.
         seed: What everything random in the run is drawn from.
         promises: What the policy promises beyond what shows.
@@ -247,6 +247,8 @@ class _Simulation:
             await asyncio.wait(list(self.under_way))
         if self.referee is not None:
             self.network.is_calm = True
+            for server in self.servers:
+                server.clear()
             await asyncio.gather(*(client.recover() for client in self.clients))
             self.referee.over(self.loop.time())
         self.run.digest = self._digest.hexdigest()
@@ -320,7 +322,9 @@ class _Client:
                 answer, error = None, caught
         now = self._loop.time()
         open_circuits = [
-            layer for layer in pipeline.layers if isinstance(layer, CircuitBreaker) and layer.state != "closed"
+            layer
+            for layer in pipeline.layers
+            if isinstance(layer, CircuitBreaker) and layer.state != "closed"
         ]
         if answer is None or answer.degraded or (open_circuits and answer.source == "call"):
             state = f"{error!r}" if answer is None else f"a {answer.source} answer, {open_circuits}"

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from llm_config_resilience.simulation.invariants import Violation
     from llm_config_resilience.simulation.scenario import Scenario
 
-#: How a call ended. `"call"`: a first-hand answer; `"cache"`: an earlier one that is fresh, or renewed meanwhile;
-#: `"stale"` and `"fallback"`: something second best; `"failed"`: an error; `"rejected"`: turned away on this
-#: side; `"cancelled"`: its caller gave up.
+#: How a call ended. `"call"`: a first-hand answer; `"cache"`: an earlier one that is fresh, or is being
+#: renewed; `"stale"` and `"fallback"`: something second best; `"failed"`: an error; `"rejected"`: turned away on
+#: this side; `"cancelled"`: its caller gave up.
 Ending: TypeAlias = Literal["call", "cache", "stale", "fallback", "failed", "rejected", "cancelled"]
 
 #: Endings that are as good as on a good day.
@@ -69,18 +69,18 @@ class Run:
     scenario: Scenario
     seed: int | str
     calls: int = 0
-    endings: Counter[Ending] = field(default_factory=Counter)
+    endings: Counter[Ending] = field(default_factory=Counter[Ending])
     requests: int = 0
-    events: Counter[str] = field(default_factory=Counter)
-    transitions: list[Transition] = field(default_factory=list)
-    violations: list[Violation] = field(default_factory=list)
-    ended: dict[Ending, Counter[int]] = field(default_factory=dict)
-    load: dict[str, Counter[int]] = field(default_factory=dict)
-    begun: Counter[int] = field(default_factory=Counter)
-    well: Counter[int] = field(default_factory=Counter)
-    durations: list[float] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter[str])
+    transitions: list[Transition] = field(default_factory=list[Transition])
+    violations: list[Violation] = field(default_factory=lambda: list[Violation]())
+    ended: dict[Ending, Counter[int]] = field(default_factory=dict[Ending, Counter[int]])
+    load: dict[str, Counter[int]] = field(default_factory=dict[str, Counter[int]])
+    begun: Counter[int] = field(default_factory=Counter[int])
+    well: Counter[int] = field(default_factory=Counter[int])
+    durations: list[float] = field(default_factory=list[float])
     digest: str = ""
-    trace: list[str] = field(default_factory=list)
+    trace: list[str] = field(default_factory=list[str])
     #: Whether `durations` is in order already.
     _sorted: bool = False
 
@@ -109,14 +109,15 @@ class Run:
     @property
     def peak_load(self) -> int:
         """The most requests that all servers together got in a second."""
-        total: Counter[int] = sum(self.load.values(), Counter())
+        total: Counter[int] = sum(self.load.values(), Counter[int]())
         return max(total.values(), default=0)
 
     @property
     def time_to_recover(self) -> float | None:
         """Seconds from the end of the last fault until all was well, and stayed so.
 
-        A second is well if 99 % of the calls that begin in it end as on a good day. `None`: not within the run.
+        A second is well if 99 % of the calls that begin in it end as on a good day. `None`: not within the
+        run.
         """
         faults_end = self.scenario.faults_end
         recovered = first = ceil(faults_end)
@@ -209,9 +210,7 @@ class Run:
 
     def _faulty_seconds(self) -> set[int]:
         return {
-            second
-            for fault in self.scenario.faults
-            for second in range(int(fault.start), ceil(fault.end))
+            second for fault in self.scenario.faults for second in range(int(fault.start), ceil(fault.end))
         }
 
 

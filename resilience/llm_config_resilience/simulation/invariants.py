@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from llm_config_resilience.strategies.failover import Failover
 from llm_config_resilience.strategies.fallback import Fallback
 from llm_config_resilience.strategies.per_key import PerKey
 from llm_config_resilience.strategies.retry import Retry
+from llm_config_resilience.strategies.single_flight import SingleFlight
 from llm_config_resilience.strategies.timeout import Timeout
 
 if TYPE_CHECKING:
@@ -37,9 +39,10 @@ INVARIANTS: Final = {
     "nothing-hangs": "every call ends",
     "permits-return": "a bulkhead's places are all free once its client is at rest, and never more are taken",
     "probes-return": "no probe of a circuit or of a target is under way once its client is at rest",
+    "flights-land": "no flight that others would join is in the air once its client is at rest",
     "budget-holds": "retries are no more than their budget allows",
     "amplification": "servers get no more requests for each call than was promised",
-    "no-older-than-allowed": "no value is older than the caches of the policy allow, and its age is told truly",
+    "no-older-than-allowed": "no value is older than the policy's caches allow, and its age is told truly",
     "not-found-is-an-answer": "a call that was told 404 does not end in an earlier value",
     "recovers": "after the faults, circuits close and calls end well",
     "same-seed-same-trace": "the same seed gives the same trace",
@@ -165,18 +168,15 @@ class Referee:
 
     def heard(self, client: int, event: Event, pipeline: Pipeline) -> None:
         """Count what budgets are spent on, and what refunds them."""
-        if event.kind not in {"retry", "recovered"}:
+        if event.kind not in {"retry", "recovered", "gave_up"}:
             return
         layer = pipeline.layers[pipeline.labels.index(event.layer)]
         spent = self._budgets[client].get(id(layer.budget)) if isinstance(layer, Retry) else None
         if spent is None:
             return
-        if event.kind == "recovered":
-            spent.recovered += 1
-            return
-        spent.retries += 1
-        if not spent.affords(event.time):
-            message = f"{spent.retries} retries are more than {spent.budget!r} allows"
+        spent.counts[event.kind] += 1
+        if event.kind == "retry" and not spent.affords(event.time):
+            message = f"{spent.counts['retry']} retries are more than {spent.budget!r} allows"
             self.object("budget-holds", message, event.time, client)
 
     def replied(self, client: int) -> None:
@@ -189,6 +189,10 @@ class Referee:
         for layer in strategies(pipeline):
             if isinstance(layer, Bulkhead) and (layer.running or layer.waiting):
                 self.object("permits-return", f"{layer!r}, and no call is under way", now, client)
+            elif isinstance(layer, SingleFlight) and len(layer):
+                self.object(
+                    "flights-land", f"{len(layer)} calls would be joined that nobody makes", now, client
+                )
             elif isinstance(layer, CircuitBreaker) and layer.probes:
                 self.object("probes-return", f"{layer!r} waits for {layer.probes} probes", now, client)
             elif isinstance(layer, Failover):
@@ -225,19 +229,20 @@ class _Spent:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.retries = 0
-        self.recovered = 0
+        self.counts: Counter[str] = Counter()
         self.replies = 0
 
     def affords(self, now: float) -> bool:
         """Whether the retries so far are no more than could be paid for, at the very best."""
-        if isinstance(self.budget, RetryBudget):
-            earned = self.replies + self.budget.retry_cost * self.recovered
-            return self.retries * self.budget.retry_cost <= self.budget.quota + earned
-        if isinstance(self.budget, RatioBudget):
-            windows = now / self.budget.ttl + 2
-            floor = self.budget.per_second * self.budget.ttl * windows
-            return self.retries <= floor + self.budget.ratio * (self.replies + self.retries)
+        retries, budget = self.counts["retry"], self.budget
+        if isinstance(budget, RetryBudget):
+            earned = self.replies + budget.retry_cost * self.counts["recovered"]
+            return retries * budget.retry_cost <= budget.quota + earned
+        if isinstance(budget, RatioBudget):
+            # What was earned in one window may be spent in it, not later, and windows begin at full seconds.
+            windows = now / budget.ttl + 2
+            calls = self.replies + retries + self.counts["gave_up"]
+            return retries <= budget.per_second * budget.ttl * windows + budget.ratio * calls
         return True
 
 
@@ -266,4 +271,7 @@ def _deadline(pipeline: Pipeline) -> float | None:
 
 def _max_age(pipeline: Pipeline) -> float:
     caches = [layer.times for layer in pipeline.layers if isinstance(layer, CacheFallback)]
-    return sum(times.keep + (times.stale_if_slow or 0.0) for times in caches)
+    return sum(
+        times.ttl + max(times.stale_while_revalidate, times.stale_if_error) + (times.stale_if_slow or 0.0)
+        for times in caches
+    )

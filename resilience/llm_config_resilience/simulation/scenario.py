@@ -205,8 +205,8 @@ class Scenario:
     """
 
     name: str = ""
-    seconds: float = 120.0
-    clients: int = 10
+    seconds: float = 180.0
+    clients: int = 100
     rate: float = 1.0
     servers: int = 1
     service_time: Latency = Latency(0.01, 0.5)
@@ -245,8 +245,6 @@ class Scenario:
 
 # --- By name ------------------------------------------------------------------------------------
 
-_FLEET: Final = {"clients": 100, "rate": 1.0, "seconds": 180.0}
-
 
 def _flapping() -> tuple[Fault, ...]:
     return tuple(Outage(start, start + 5.0, way="error") for start in range(30, 90, 10))
@@ -255,9 +253,9 @@ def _flapping() -> tuple[Fault, ...]:
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="calm", **_FLEET),
-        Scenario(name="outage", faults=(Outage(30.0, 90.0),), **_FLEET),
-        Scenario(name="hang", faults=(Outage(30.0, 90.0, way="hang"),), **_FLEET),
+        Scenario(name="calm"),
+        Scenario(name="outage", faults=(Outage(30.0, 90.0),)),
+        Scenario(name="hang", faults=(Outage(30.0, 90.0, way="hang"),)),
         # Two thirds of what the server can do; with every call made three times it is twice as much.
         Scenario(
             name="retry-storm",
@@ -265,15 +263,14 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
             queue=1000,
             service_time=Latency(0.013, 0.2),
             faults=(Outage(30.0, 60.0, way="error", warm_up=10.0),),
-            **_FLEET,
         ),
-        Scenario(name="flapping", faults=_flapping(), **_FLEET),
-        Scenario(name="errors", faults=(Errors(30.0, 90.0, 0.1),), **_FLEET),
-        Scenario(name="slow-endpoint", servers=2, faults=(Slow(30.0, 90.0, 100.0, server=0),), **_FLEET),
-        Scenario(name="slow-start", faults=(Outage(30.0, 45.0, warm_up=45.0),), **_FLEET),
-        Scenario(name="partition", servers=2, faults=(Partition(30.0, 90.0, 0.5, server=0),), **_FLEET),
-        Scenario(name="failover", servers=2, faults=(Outage(30.0, 90.0, server=0),), **_FLEET),
-        Scenario(name="throttle", faults=(Throttle(30.0, 90.0, 5.0),), **_FLEET),
+        Scenario(name="flapping", faults=_flapping()),
+        Scenario(name="errors", faults=(Errors(30.0, 90.0, 0.1),)),
+        Scenario(name="slow-endpoint", servers=2, faults=(Slow(30.0, 90.0, 100.0, server=0),)),
+        Scenario(name="slow-start", faults=(Outage(30.0, 45.0, warm_up=45.0),)),
+        Scenario(name="partition", servers=2, faults=(Partition(30.0, 90.0, 0.5, server=0),)),
+        Scenario(name="failover", servers=2, faults=(Outage(30.0, 90.0, server=0),)),
+        Scenario(name="throttle", faults=(Throttle(30.0, 90.0, 5.0),)),
         Scenario(
             name="clock-steps",
             faults=(
@@ -281,14 +278,12 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
                 ClockStep(32.0, -3600.0, 0.5),
                 ClockStep(36.0, 7200.0, 0.5),
             ),
-            **_FLEET,
         ),
         Scenario(
             name="restarts",
             faults=(Outage(30.0, 60.0), *(Restart(at, 0.5) for at in (35.0, 50.0, 65.0))),
-            **_FLEET,
         ),
-        Scenario(name="cancellations", cancelled=0.3, faults=(Slow(30.0, 90.0, 50.0),), **_FLEET),
+        Scenario(name="cancellations", cancelled=0.3, faults=(Slow(30.0, 90.0, 50.0),)),
     )
 }
 """What is worth trying a policy against, by name."""

@@ -224,6 +224,12 @@ class Server:
         self._open[exchange] = None
         self._loop.call_at(finish, self._finish, exchange)
 
+    def clear(self) -> None:
+        """Have nobody wait any more, and be warm."""
+        self._free = [self._loop.time()] * self._scenario.workers
+        self._queue.clear()
+        self._warm_until = 0.0
+
     def begin(self, fault: Fault) -> None:
         """Let something go wrong."""
         self._faults.append(fault)
@@ -255,8 +261,7 @@ class Server:
             else:
                 self._network.lose(exchange)
         self._open.clear()
-        self._free = [now] * self._scenario.workers
-        self._queue.clear()
+        self.clear()
 
     def _trouble(self, fault: Fault) -> Exception | None:
         match fault:

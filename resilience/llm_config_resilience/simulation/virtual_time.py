@@ -27,7 +27,7 @@ _ASYNCIO: Final = SystemClock()
 
 
 class StandstillError(RuntimeError):
-    """Nothing is left to happen, and somebody still waits: for a gate that nobody opens, or for the real world."""
+    """Nothing is left to happen, and somebody still waits: for a gate nobody opens, or for the real world."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -96,7 +96,9 @@ class VirtualClock:
     def wait(self, gate: Gate, seconds: float, /) -> bool:
         """Refuse: nobody else could go on."""
         del gate, seconds
-        raise RuntimeError("a simulation has one thread, which must not block: call the pipeline's async methods")
+        raise RuntimeError(
+            "a simulation has one thread, which must not block: use the async methods"
+        )
 
     async def wait_async(self, gate: Gate, seconds: float, /) -> bool:
         """Wait for a gate, at most so long in virtual time; say whether it is open."""
@@ -217,4 +219,6 @@ class _NoSockets(selectors.BaseSelector):
 
     @staticmethod
     def _refuse() -> NoReturn:
-        raise RuntimeError("a simulation has no sockets: give the client a transport that stays in the process")
+        raise RuntimeError(
+            "a simulation has no sockets: give the client a transport that stays in the process"
+        )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 #: Entries kept unless told otherwise.
 _MAX_ENTRIES: Final = 1024
-#: Keys whose last change is remembered; those changed longer ago, and absent ones, share the newest number that
-#: was dropped. That costs a key a miss at times, never a wrong answer.
+#: Keys whose last change is remembered. Those changed longer ago, and absent ones, share the newest number
+#: that was dropped: that costs a key a miss at times, never a wrong answer.
 _CHANGES: Final = 1024
 
 
