@@ -99,10 +99,10 @@ def simulate(
         assert run.amplification < 1.1
         assert not run.violations
 
-    Each client's pipeline is built anew on the simulation's clock, with its randomness, and with its listeners
-    beside the pipeline's own, so the policy may be the one that production has. Jitter, hedges, tenacity's waits
-    and `Chaos` layers draw from the seed. The engine that runs is the real one, in its async colour. What talks
-    to the world beyond the process (a Redis, a thread) has no place here.
+    Each client's pipeline is built anew on the simulation's clock, with its randomness and, beside its own
+    listeners, the simulation's: the policy may be the one that production has. Jitter, hedges, tenacity's
+    waits and `Chaos` layers draw from the seed. The engine that runs is the real one, in its async colour.
+    What talks to the world beyond the process (a Redis, a thread) has no place here.
 
     Args:
         policy: Makes a `Pipeline` for each client, and for each that restarts; given the servers' names if it
