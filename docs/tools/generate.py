@@ -107,6 +107,20 @@ PACKAGES: Final = (
         {"": "Functions"},
     ),
     Package(
+        "llm_config_resilience.simulation",
+        "resilience/llm_config_resilience/simulation/__init__.py",
+        "llm_config_resilience.simulation",
+        "Clients, servers, network and time simulated from a seed, to try a policy out.",
+        {
+            "clients": "Running",
+            "scenario": "Scenarios",
+            "servers": "Scenarios",
+            "figures": "What came of it",
+            "invariants": "Invariants",
+            "virtual_time": "Virtual time",
+        },
+    ),
+    Package(
         "llm_config_mock_server",
         "mock_server/llm_config_mock_server/__init__.py",
         "llm_config_mock_server",

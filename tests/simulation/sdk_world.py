@@ -1,9 +1,9 @@
 """The real client before the real server, in virtual time: what only the SDK can promise.
 
-`AsyncConfigClient` is given an httpx client whose transport brings requests to a `MockServer` in this process.
-The event loop's time is virtual, so httpcore's pool, anyio's limits and the server's delays all go by it: nothing
-is replaced but time and the wire. A `Scenario` of the toolkit says what goes wrong and when. A `Ledger` under the
-servers knows what was really written, and when.
+`AsyncConfigClient` is given an httpx client whose transport brings requests to a `MockServer` in this
+process. The event loop's time is virtual, so httpcore's pool, anyio's limits and the server's delays all go
+by it: nothing is replaced but time and the wire. A `Scenario` of the toolkit says what goes wrong and when. A
+`Ledger` under the servers knows what was really written, and when.
 
 Not here: sockets, TLS and threads (the snapshot's writer is one), which virtual time cannot reach.
 """
@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import json
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import httpx
@@ -54,6 +54,11 @@ ENVIRONMENT = Environment.PRODUCTION
 GRACE = 0.05
 #: The default stack, with a breaker that is quick enough for a small world.
 OPEN_FOR = 3.0
+#: Virtual seconds a world lasts, and how much quicker things go wrong than in the toolkit's.
+SECONDS = 16.0
+PACE = 0.6
+#: Shares of the calls; what is left deletes.
+READS, FRESH_READS, WRITES = 0.65, 0.1, 0.3
 FAILBACK = 3.0
 LONGEST_BREAK = 11 * OPEN_FOR
 
@@ -79,6 +84,9 @@ class Ledger(MemoryStorage):
 
     def times_written(self, key, value):
         return sum(written == value for _, written in self.changes.get(key, ()))
+
+    def written_at(self, key, value):
+        return next(at for at, written in self.changes[key] if written == value)
 
     def valid_until(self, key, value):
         """When a value that was read was replaced; infinite while it is the newest."""
@@ -122,6 +130,9 @@ class Wire(httpx.AsyncBaseTransport):
             raise httpx.ConnectTimeout("no connection", request=request)
         reply = await self._inner[name].handle_async_request(request)
         await asyncio.sleep(self._world.one_way())
+        if self._world.is_torn(name):
+            await reply.aclose()
+            raise httpx.ReadError("connection reset", request=request)
         if self._world.is_cut(self._number, name):
             await reply.aclose()
             await self._lose(limits.get("read"))
@@ -144,7 +155,7 @@ class World:
 
     def __init__(self, loop, seed, policy):
         self.loop = loop
-        self.scenario = Scenario.drawn(seed).with_options(seconds=15.0, rate=1.0)
+        self.scenario = drawn_scenario(seed)
         self.outcome = Outcome(seed)
         self.random = random.Random(f"sdk {seed}")
         self.policy = policy
@@ -173,7 +184,7 @@ class World:
 
     @property
     def longest_hint(self):
-        """Seconds that a server may have asked to be left alone for, by a clock that was stepped meanwhile."""
+        """Seconds that a server may have asked to be left alone for."""
         asked = [fault.retry_after or 0.0 for fault in self.scenario.faults if isinstance(fault, Throttle)]
         return max(asked, default=0.0)
 
@@ -185,6 +196,17 @@ class World:
             fault.server in {None, int(server[-1])}
             and is_among_the_first(client, fault.share, self.scenario.clients)
             for fault in self.partitions
+        )
+
+    def is_torn(self, server):
+        """Whether a reply gets lost, though the request had its effect."""
+        now = self.loop.time()
+        return any(
+            isinstance(fault, Errors)
+            and fault.start <= now < fault.end
+            and fault.server in {None, int(server[-1])}
+            and self.random.random() < fault.rate
+            for fault in self.scenario.faults
         )
 
     async def main(self):
@@ -262,7 +284,15 @@ class World:
                 # Before the effect, or after it: a write that a caller gives up may have been made.
                 return [latency(seconds), latency(after=seconds)], 1.0
             case Errors():
-                broken = [error("INTERNAL_ERROR"), reset(), reset(keep=40), close(), truncate(), malformed(), html(502)]
+                broken = [
+                    error("INTERNAL_ERROR"),
+                    reset(),
+                    reset(keep=40),
+                    close(),
+                    truncate(),
+                    malformed(),
+                    html(502),
+                ]
                 return broken, fault.rate
 
     def _remove(self, key):
@@ -292,8 +322,9 @@ class Client:
         self._start()
 
     def _start(self):
-        #: By key, since when its absence is known, and what this process wrote last and was acknowledged.
+        #: By key: since when its absence is known, and when what was acknowledged last was told and written.
         self._absent = {}
+        self._acknowledged = {}
         self._http = httpx.AsyncClient(transport=Wire(self.world, self.number), trust_env=False)
         first, *others = [f"http://{name}" for name in self.world.servers]
         self.sdk = AsyncConfigClient(
@@ -362,14 +393,15 @@ class Client:
     async def _call(self):
         outcome = self.world.outcome
         outcome.calls += 1
-        key = self._random.choice(self.world.keys)
         kind = self._random.random()
+        # The first key is only read: nobody brings back what is missing there.
+        key = self._random.choice(self.world.keys if kind < READS else self.world.keys[1:])
         began = self.world.loop.time()
         try:
-            if kind < 0.6:
-                ending = await self._read(key, began, fresh=kind < 0.1)
-            elif kind < 0.95:
-                ending = await self._write(key, idempotent=kind < 0.75)
+            if kind < READS:
+                ending = await self._read(key, began, fresh=kind < FRESH_READS)
+            elif kind < READS + WRITES:
+                ending = await self._write(key, idempotent=kind < READS + WRITES / 2)
             else:
                 await self.sdk.delete_config(NAMESPACE, key)
                 ending = "deleted"
@@ -387,36 +419,67 @@ class Client:
         sdk = self.sdk
         try:
             entry = await sdk.get_config(NAMESPACE, key, fresh=fresh)
-        except NotFoundError:
-            if sdk is self.sdk:
+        except NotFoundError as caught:
+            # A 404 that was garbled on its way may be anybody's, and says nothing of the entry.
+            if sdk is self.sdk and caught.is_not_found:
                 self._absent[key] = max(began, self._absent.get(key, began))
             raise
-        now = self.world.loop.time()
+        now, what = self.world.loop.time(), f"{entry.source} {entry.value!r}"
         valid_until = self.world.ledger.valid_until(key, entry.value)
         policy = self.world.policy["cache"]
         allowed = self.world.policy["timeout"] + GRACE  # that a flight may take, which this call joined
         if policy is not None:
-            kept = {"cache": policy.stale_while_revalidate, "stale": max(policy.stale_while_revalidate, policy.stale_if_error)}
+            kept = {
+                "cache": policy.stale_while_revalidate,
+                "stale": max(policy.stale_while_revalidate, policy.stale_if_error),
+            }
             allowed += policy.ttl + kept[entry.source] if entry.source in kept else 0.0
         if now - valid_until > allowed:
-            self.world.object(
-                f"no-older-than-allowed: {entry.source} {entry.value!r} was replaced {now - valid_until:.3f} s ago"
-            )
+            age = now - valid_until
+            self.world.object(f"no-older-than-allowed: {what} was replaced {age:.3f} s ago")
         absent_since = self._absent.get(key)
         if sdk is self.sdk and absent_since is not None and valid_until < absent_since <= began:
             self.world.object(
-                f"not-found-is-an-answer: {entry.source} {entry.value!r}, known since {absent_since:.3f} s to be gone"
+                f"not-found-is-an-answer: {what} is known since {absent_since:.3f} s to be gone"
             )
+        told, written = self._acknowledged.get(key, (float("inf"), 0.0))
+        if sdk is self.sdk and told <= began and valid_until <= written:
+            self.world.object(f"reads-own-writes: {what}, after a newer one was written")
         return entry.source
 
     async def _write(self, key, *, idempotent):
+        sdk = self.sdk
         value = f"write {len(self.writes)} of {self.number}"
         number = len(self.writes)
         self.writes.append((key, value, False))
         self.world.outcome.writes += 1
-        await self.sdk.set_config(NAMESPACE, key, value, idempotency_key=value if idempotent else None)
+        await sdk.set_config(NAMESPACE, key, value, idempotency_key=value if idempotent else None)
         self.writes[number] = (key, value, True)
+        if sdk is self.sdk and self.world.ledger.times_written(key, value):
+            told, written = self.world.loop.time(), self.world.ledger.written_at(key, value)
+            if written > self._acknowledged.get(key, (0.0, 0.0))[1]:
+                self._acknowledged[key] = (told, written)
         return "written"
+
+
+def has_length(fault):
+    return not isinstance(fault, (ClockStep, Restart))
+
+
+def drawn_scenario(seed):
+    """A world of the toolkit's, in less time, with replies that get lost: writes whose fate is not known."""
+    drawn = Scenario.drawn(seed)
+    draw = random.Random(f"sdk scenario {seed}")
+    faults = [
+        replace(fault, start=fault.start * PACE, **({"end": fault.end * PACE} if has_length(fault) else {}))
+        for fault in drawn.faults
+    ]
+    start = draw.uniform(2.0, 10.0)
+    faults.append(Errors(start, start + 4.0, draw.choice((0.2, 0.5)), server=draw.choice((None, 0))))
+    # Something is known to be gone, and then nobody answers.
+    start = draw.uniform(2.0, 10.0)
+    faults += [Missing(start, start + 5.0), Outage(start + 2.0, start + 4.0)]
+    return drawn.with_options(seconds=SECONDS, rate=1.0, keys=max(2, drawn.keys), faults=tuple(faults))
 
 
 def drawn_policy(seed):

@@ -13,9 +13,9 @@ from llm_config_resilience.simulation import InvariantError, simulate
 from simulation.drawn_policies import drawn_policy
 
 #: Seeds in CI, at about 15 ms each, and of how many one is run twice.
-SEEDS = 1200
-TWICE = 10
-HASH_SEEDS = 20
+SEEDS = 1000
+TWICE = 20
+HASH_SEEDS = 15
 
 
 @pytest.mark.timeout(0)  # as long as the seeds asked for take
@@ -43,7 +43,7 @@ def digests(seeds):
         return [simulate(drawn_policy(seed), seed=seed).digest for seed in seeds]
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+@pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed):
     program = f"from simulation.test_policies import digests; print(digests(range({HASH_SEEDS})))"
     env = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[1])}

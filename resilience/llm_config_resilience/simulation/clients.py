@@ -208,10 +208,10 @@ class _Simulation:
                 number,
                 loop,
                 self.network,
-                self.scenario,
-                self.source(f"server {number}"),
-                VirtualClock(loop),
-                self._arrived,
+                scenario=self.scenario,
+                source=self.source(f"server {number}"),
+                clock=VirtualClock(loop),
+                heard=self._arrived,
             )
             for number in range(self.scenario.servers)
         ]

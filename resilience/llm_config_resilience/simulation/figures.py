@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from llm_config_resilience.simulation.invariants import Violation
     from llm_config_resilience.simulation.scenario import Scenario
 
-#: How a call ended. `"call"`: a first-hand answer; `"cache"`: an earlier one that is fresh, or is being
-#: renewed; `"stale"` and `"fallback"`: something second best; `"failed"`: an error; `"rejected"`: turned away on
-#: this side; `"cancelled"`: its caller gave up.
+#: How a call ended. `"call"`: a first-hand answer; `"cache"`: an earlier one, fresh or just being renewed;
+#: `"stale"` and `"fallback"`: something second best; `"failed"`: an error; `"rejected"`: turned away on this
+#: side; `"cancelled"`: its caller gave up.
 Ending: TypeAlias = Literal["call", "cache", "stale", "fallback", "failed", "rejected", "cancelled"]
 
 #: Endings that are as good as on a good day.
@@ -73,7 +73,7 @@ class Run:
     requests: int = 0
     events: Counter[str] = field(default_factory=Counter[str])
     transitions: list[Transition] = field(default_factory=list[Transition])
-    violations: list[Violation] = field(default_factory=lambda: list[Violation]())
+    violations: list[Violation] = field(default_factory=list["Violation"])
     ended: dict[Ending, Counter[int]] = field(default_factory=dict[Ending, Counter[int]])
     load: dict[str, Counter[int]] = field(default_factory=dict[str, Counter[int]])
     begun: Counter[int] = field(default_factory=Counter[int])

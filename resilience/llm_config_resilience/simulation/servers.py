@@ -178,6 +178,7 @@ class Server:
         number: int,
         loop: VirtualLoop,
         network: Network,
+        *,
         scenario: Scenario,
         source: random.Random,
         clock: VirtualClock,

@@ -96,9 +96,7 @@ class VirtualClock:
     def wait(self, gate: Gate, seconds: float, /) -> bool:
         """Refuse: nobody else could go on."""
         del gate, seconds
-        raise RuntimeError(
-            "a simulation has one thread, which must not block: use the async methods"
-        )
+        raise RuntimeError("a simulation has one thread, which must not block: use the async methods")
 
     async def wait_async(self, gate: Gate, seconds: float, /) -> bool:
         """Wait for a gate, at most so long in virtual time; say whether it is open."""
@@ -125,7 +123,7 @@ class VirtualClock:
 
 @contextmanager
 def seeded(seed: object) -> Generator[None]:
-    """Have the `random` module draw by a seed in the body, for those who draw from it: tenacity's waits do."""
+    """Have the `random` module draw by a seed in the body, for those who use it: tenacity's waits do."""
     before = random.getstate()
     random.seed(f"{seed}")
     try:
