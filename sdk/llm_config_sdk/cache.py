@@ -10,7 +10,10 @@ from llm_config_resilience import Entry
 from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_config_resilience import Clock
+    from llm_config_sdk.contract import Environment
     from llm_config_sdk.entries import ConfigEntry
     from llm_config_sdk.policy import CachePolicy
     from llm_config_sdk.shared import SharedCache
@@ -34,6 +37,15 @@ class Fetched:
     entry: ConfigEntry
     as_of: int
     is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """Where an entry was found, when, and after how many writes."""
+
+    looked_in: tuple[Environment, ...]
+    at: float
+    as_of: int
 
 
 class EntryCache:
@@ -63,7 +75,9 @@ class EntryCache:
         self._lock = new_lock()
         self._writes = 0
         self._written: OrderedDict[Key, int] = OrderedDict()
-        self._not_remembered = 0  # the number of the last write whose key was dropped from `_written`
+        self._gone: OrderedDict[Key, int] = OrderedDict()  # the same of absences that were learned of
+        self._resolved: OrderedDict[Key, _Resolved] = OrderedDict()
+        self._not_remembered = 0  # the number of the last write whose key was dropped
 
     def __repr__(self) -> str:
         return f"EntryCache({len(self._entries)} of {self.policy.max_entries})"
@@ -104,19 +118,58 @@ class EntryCache:
             while len(self._entries) > self.policy.max_entries:
                 self._entries.popitem(last=False)
 
+    def resolved(self, key: Key) -> Environment | None:
+        """Say which environment had an entry when it was last resolved, if that may still be relied on.
+
+        Args:
+            key: The entry, with the environment that it was resolved for.
+        """
+        kept = self._resolved.get(key)
+        if kept is None or self._now() - kept.at >= self._ttl:
+            return None
+        looked_in = ((key[0], key[1], environment.value) for environment in kept.looked_in)
+        if any(self._last_written(each) > kept.as_of for each in looked_in):
+            return None
+        return kept.looked_in[-1]
+
+    def remember_resolved(self, key: Key, looked_in: Sequence[Environment], as_of: int) -> None:
+        """Remember where an entry was found.
+
+        Args:
+            key: The entry, with the environment that it was resolved for.
+            looked_in: The environments that were asked; the last one has it.
+            as_of: How many writes had been seen before they were.
+        """
+        with self._lock:
+            self._resolved[key] = _Resolved(tuple(looked_in), self._now(), as_of)
+            self._resolved.move_to_end(key)
+            while len(self._resolved) > self.policy.max_entries:
+                self._resolved.popitem(last=False)
+
     def delete(self, key: Key) -> None:
         """Forget an entry that a write has changed, and what reads that are under way will bring."""
+        self._forget(key, self._written)
+
+    def note_absent(self, key: Key) -> None:
+        """Forget an entry that a server says is not there; as `delete`, but nobody has changed anything."""
+        self._forget(key, self._gone)
+
+    def _forget(self, key: Key, numbers: OrderedDict[Key, int]) -> None:
         with self._lock:
             self._writes += 1
-            self._written[key] = self._writes
-            self._written.move_to_end(key)
-            if len(self._written) > _WRITES_REMEMBERED:
-                _, self._not_remembered = self._written.popitem(last=False)
+            numbers[key] = self._writes
+            numbers.move_to_end(key)
+            if len(numbers) > _WRITES_REMEMBERED:
+                _, number = numbers.popitem(last=False)
+                self._not_remembered = max(self._not_remembered, number)
             self._entries.pop(key, None)
 
     def is_overtaken(self, key: Key, as_of: int) -> bool:
         """Whether a key was written after so many writes, so that what was asked for then may be old."""
-        return max(self._not_remembered, self._written.get(key, 0)) > as_of
+        return max(self._gone.get(key, 0), self._last_written(key)) > as_of
+
+    def _last_written(self, key: Key) -> int:
+        return max(self._not_remembered, self._written.get(key, 0))
 
     def clear(self) -> None:
         """Forget every entry, and what reads that are under way will bring."""
@@ -124,6 +177,7 @@ class EntryCache:
             self._writes += 1
             self._not_remembered = self._writes
             self._written.clear()
+            self._gone.clear()
             self._entries.clear()
 
     def close(self) -> None:

@@ -39,8 +39,10 @@ from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_mod
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.hints import OWN_LIMIT
 from llm_config_sdk.observability.events import Incident, Observers
-from llm_config_sdk.operations import Call, Operation, check_header, client_headers
+from llm_config_sdk.operations import Call, Held, Operation, check_header, client_headers
+from llm_config_sdk.paging import read_next
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
+from llm_config_sdk.resolving import EntryLookup, NamespaceLookup
 from llm_config_sdk.settings import read_settings
 from llm_config_sdk.shared import SharedCache
 from llm_config_sdk.snapshot import SnapshotPolicy, SnapshotStore
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from llm_config_resilience import Answer, Clock, Listener, Pipeline
+    from llm_config_sdk.cache import Key
     from llm_config_sdk.contract import Health, Source
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.observability.events import Sending
@@ -117,6 +120,7 @@ class Plan(Generic[T]):
         fallback: What answers in an outage.
         fresh: Whether the answer has to come from a server.
         is_quiet: Whether somebody else tells of a failure, so that the log need not.
+        is_part: Whether it is one of several for one answer, which alone has the client's fallback.
     """
 
     call: Call[T]
@@ -126,10 +130,7 @@ class Plan(Generic[T]):
     fallback: object = UNSET
     fresh: bool = False
     is_quiet: bool = False
-
-    def quietly(self) -> Plan[T]:
-        """Copy for a caller that tells of a failure itself."""
-        return replace(self, is_quiet=True)
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ class Attempt(Generic[T]):
         timeout: Seconds that it may take; `None` for as long as it takes.
         as_of: How many writes the cache had seen when it was sent.
         sending: What observers were told of it; `None` where nobody listens.
-        held: The entry that the server may answer is still the newest, where it was asked so.
+        held: What the server may answer is still the newest, where it was asked so.
     """
 
     call: Call[T]
@@ -152,7 +153,7 @@ class Attempt(Generic[T]):
     timeout: float | None
     as_of: int
     sending: Sending | None = None
-    held: ConfigEntry | None = None
+    held: Held | None = None
 
 
 class Core:
@@ -415,7 +416,7 @@ class Core:
 
     # --- Several entries at once ---
 
-    def admit(self, call: Call[Any], entries: list[ConfigEntry], as_of: int) -> None:
+    def admit(self, namespace: str, entries: list[ConfigEntry], as_of: int) -> None:
         """Keep the entries of a list as if each had been read."""
         for entry in entries:
             if entry.is_redacted:
@@ -425,31 +426,114 @@ class Core:
                 self.cache.keep(key, Fetched(entry, as_of))
             if self.snapshot is not None:
                 self.snapshot.note(key, entry)
-        log.debug("%s: %d entries kept", call.location, len(entries))
+        log.debug("%s: %d entries kept", namespace, len(entries))
 
     @property
     def writes_seen(self) -> int:
         """How many writes the cache has seen: what is fetched from now on says of which number it is."""
         return self.cache.writes if self.cache is not None else 0
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may know what this one does not."""
+        return self.cache is not None and self.cache.shared is not None
+
+    def plan_list(
+        self,
+        namespace: str,
+        env: Environment | str | None,
+        timeout: float | None,
+        *,
+        page_size: int | None = None,
+    ) -> Plan[list[ConfigEntry]]:
+        """Plan a list; it comes whole unless pages are asked for, or the server insists on them."""
+        plan = self.plan(operations.LIST_CONFIGS, namespace, None, env, timeout)
+        return plan if page_size is None else replace(plan, call=operations.paged(plan.call, page_size))
+
+    def plan_part(
+        self, namespace: str, key: str, environment: Environment, timeout: float
+    ) -> Plan[ConfigEntry]:
+        """Plan one of several reads for one answer: what is absent comes as a default."""
+        plan = self.plan_get(namespace, key, environment, timeout, default=None, fallback=UNSET, fresh=False)
+        return replace(plan, is_part=True)
+
+    def lookup(
+        self, namespace: str, key: str, env: Environment | str | None, timeout: float | None
+    ) -> EntryLookup:
+        """Begin to resolve an entry."""
+        self.check_open()
+        return EntryLookup(self, namespace, key, self.env(env, operations.GET_CONFIG), timeout)
+
+    def gathering(
+        self, namespace: str, env: Environment | str | None, timeout: float | None, *, resolve: bool
+    ) -> NamespaceLookup:
+        """Begin to read a namespace, with those that it overrides or without."""
+        self.check_open()
+        wanted = self.env(env, operations.LIST_CONFIGS)
+        return NamespaceLookup(self, namespace, wanted.overrides if resolve else (wanted,), timeout)
+
+    def resolved(self, namespace: str, key: str, env: Environment | str | None) -> ConfigEntry | None:
+        """Answer with an entry that was resolved lately, and is fresh: no I/O."""
+        if self.cache is None:
+            return None
+        wanted = self.env(env, operations.GET_CONFIG)
+        try:
+            has_it = self.cache.resolved((namespace, key, wanted.value))
+        except TypeError:  # as in `cached`
+            return None
+        for environment in reversed(wanted.overrides if has_it is not None else ()):
+            entry = self.cached(namespace, key, environment)
+            if entry is not None or environment is has_it:
+                return entry
+        return None
+
+    def remember_resolved(
+        self, name: tuple[str, str], wanted: Environment, looked_in: Sequence[Environment], as_of: int
+    ) -> None:
+        """Remember for which environments a server was asked, the last of which has the entry."""
+        if self.cache is not None:
+            self.cache.remember_resolved((*name, wanted.value), looked_in, as_of)
+
+    def recall(self, key: Key, error: errors.LLMConfigError) -> ConfigEntry | None:
+        """Say what is known of an entry in an outage: from the cache, else from the snapshot; no I/O."""
+        if self._settings.strict:
+            return None
+        cache, snapshot = self.cache, self.snapshot
+        if cache is not None and (kept := cache.get(key)) is not None:
+            usable = cache.policy.ttl + cache.policy.stale_if_error
+            if self.clock.monotonic() - kept.stored_at < usable:
+                return _recalled(kept.value, "stale", error)
+        kept = snapshot.get(key) if snapshot is not None else None
+        if kept is None or snapshot is None or self.clock.time() - kept.stored_at >= snapshot.max_age:
+            return None
+        return _recalled(kept.value, "snapshot", error)
+
     def known(
         self, error: errors.LLMConfigError, namespace: str, environment: Environment
     ) -> list[ConfigEntry]:
-        """Recall a namespace's entries in an outage.
+        """Recall a namespace's entries in an outage."""
+        everything = [
+            *(self.snapshot.entries() if self.snapshot is not None else ()),
+            *(self.cache.entries() if self.cache is not None else ()),
+        ]
+        keys = {
+            entry.key
+            for entry in everything
+            if (entry.namespace, entry.environment) == (namespace, environment)
+        }
+        recalled = (self.recall((namespace, key, environment.value), error) for key in sorted(keys))
+        return [entry for entry in recalled if entry is not None]
 
-        Raises:
-            LLMConfigError: The error itself, where it is no outage or nothing is known.
-        """
-        entries: dict[str, ConfigEntry] = {}
-        if is_outage(error) and not self._settings.strict:
-            kept = self.snapshot.entries() if self.snapshot is not None else []
-            for entry in (*kept, *(self.cache.entries() if self.cache is not None else ())):
-                if (entry.namespace, entry.environment) == (namespace, environment):
-                    entries[entry.key] = entry
-        if not entries:
-            raise error
-        log.warning("%s [%s]: going on with what was known: %s", namespace, environment.value, error)
-        return list(entries.values())
+    def fallbacks(
+        self, error: errors.LLMConfigError, namespace: str, environment: Environment
+    ) -> list[ConfigEntry]:
+        """Say what the client's own `fallback` has of a namespace."""
+        names = sorted(key for known, key in self._fallback if known == namespace)
+        prepared = (operations.prepare(operations.GET_CONFIG, namespace, key, environment) for key in names)
+        return [
+            self._made_up(call, copy.deepcopy(self._fallback[namespace, call.key]), error)
+            for call in prepared
+        ]
 
     # --- How it is ---
 
@@ -470,6 +554,16 @@ class Core:
         )
 
     # --- Watching ---
+
+    def plan_poll(self, tracker: Tracker, environment: Environment) -> Plan[Any]:
+        """Plan one look of a watcher's, by the tag of the last one."""
+        namespace, key = tracker.namespace, tracker.key
+        plan: Plan[Any] = (
+            self.plan_list(namespace, environment, None)
+            if key is None
+            else self.plan_get(namespace, key, environment, None, default=None, fallback=UNSET, fresh=True)
+        )
+        return replace(plan, call=replace(plan.call, held=tracker.held), is_quiet=True)
 
     def tracker(
         self, namespace: str, key: str | None, env: Environment | str | None, interval: float
@@ -527,8 +621,8 @@ class Core:
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         held = self._held(call, endpoint)
-        if held is not None and held.provenance.validator is not None:
-            headers[operations.IF_NONE_MATCH_HEADER] = held.provenance.validator
+        if held is not None:
+            headers[operations.IF_NONE_MATCH_HEADER] = held.validator
         request = WireRequest(call.operation.method, endpoint, call.target, headers, call.body)
         sending = None
         if call.progress.observation is not None:
@@ -540,17 +634,15 @@ class Core:
         as_of = self.cache.writes if self.cache is not None else 0
         return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of, sending, held)
 
-    def _held(self, call: Call[Any], endpoint: Endpoint) -> ConfigEntry | None:
-        """Find what is held of an entry that came from this very server with an entity tag."""
-        cache, key = self.cache, call.entry_key
-        if call.operation is not operations.GET_CONFIG or cache is None or key is None:
-            return None
-        kept = cache.get(key)
-        if kept is None:
-            return None
-        entry: ConfigEntry = kept.value
-        mark = entry.provenance
-        return entry if mark.validator is not None and mark.endpoint == endpoint.url else None
+    def _held(self, call: Call[Any], endpoint: Endpoint) -> Held | None:
+        """Find what the caller, or the cache, has from this very server with an entity tag."""
+        held, cache, key = call.held, self.cache, call.entry_key
+        if held is None and cache is not None and key is not None and call.operation is operations.GET_CONFIG:
+            kept = cache.get(key)
+            mark = kept.value.provenance if kept is not None else None
+            if kept is not None and mark is not None and mark.validator is not None:
+                held = Held(kept.value, mark.endpoint, mark.validator)
+        return held if held is not None and held.endpoint == endpoint.url else None
 
     def read(self, attempt: Attempt[T], reply: Reply) -> Any:
         """Read a reply: a value, an entry for the cache, or the error that the reply means.
@@ -561,7 +653,7 @@ class Core:
         call, held = attempt.call, attempt.held
         is_unmodified = reply.status == HTTPStatus.NOT_MODIFIED and held is not None
         if reply.is_success or is_unmodified:
-            read: Any = held if is_unmodified else call.operation.read(reply)
+            read: Any = held.value if held is not None and is_unmodified else call.operation.read(reply)
             value = self._judge(read, attempt, reply)
             if call.progress.observation is not None and attempt.sending is not None:
                 call.progress.observation.answered(attempt.sending, reply.status)
@@ -585,23 +677,35 @@ class Core:
             call.progress.observation.answered(attempt.sending, error.status, error)
 
     def _judge(self, value: Any, attempt: Attempt[Any], reply: Reply) -> Any:
-        call = attempt.call
+        call, held = attempt.call, attempt.held
+        validator = read_validator(reply)
+        if validator is None and held is not None and value is held.value:
+            validator = held.validator
         if call.operation is operations.GET_CONFIG:
             _check_asked_for(value, call)
-            validator, held = read_validator(reply), attempt.held
-            if validator is None and held is not None and value is held:
-                validator = held.provenance.validator
-            return Fetched(self._mark(value, attempt, validator), attempt.as_of)
+            value = self._mark(value, attempt, validator)
+            self._hold(value, attempt, validator)
+            return Fetched(value, attempt.as_of)
+        if call.operation is operations.LIST_CONFIGS or call.operation is operations.GET_HISTORY:
+            call.progress.following = read_next(reply.headers.get("link"))
         if call.operation is operations.LIST_CONFIGS:
             # The 0.5 server matches namespaces by prefix, and no server promises an order.
             own = [self._mark(entry, attempt) for entry in value if entry.namespace == call.namespace]
-            return sorted(own, key=lambda entry: entry.key)
+            own.sort(key=lambda entry: entry.key)
+            self._hold(own, attempt, validator)
+            return own
         if isinstance(value, ConfigEntry):
             _warn_of_ignored_precondition(value, call, reply)
             if call.operation is operations.SET_CONFIG:
                 value = self._written(value, call)
             return self._mark(value, attempt)
         return value
+
+    def _hold(self, value: Any, attempt: Attempt[Any], validator: str | None) -> None:
+        """Note what may be asked for again by its tag; a page's tag says nothing of the pages after it."""
+        progress = attempt.call.progress
+        if validator is not None and progress.following is None:
+            progress.held = Held(value, attempt.endpoint.url, validator)
 
     def _written(self, entry: ConfigEntry, call: Call[Any]) -> ConfigEntry:
         """Put what was written in the place of a placeholder; from now on it is a secret, or no longer."""
@@ -671,7 +775,7 @@ class Core:
         if call.entry_key is None:
             return
         if self.cache is not None:
-            self.cache.delete(call.entry_key)
+            self.cache.note_absent(call.entry_key)
             if self.cache.shared is not None and call.operation.is_read:
                 self.cache.shared.delete_later(call.entry_key)
         if self.snapshot is not None:
@@ -703,6 +807,20 @@ class Core:
         """Forget what a write has made old, whether or not its outcome is known."""
         if self.cache is not None and not call.operation.is_read and call.entry_key is not None:
             self.cache.delete(call.entry_key)
+
+    def stand_in(
+        self, namespace: str, key: str, environment: Environment, error: errors.LLMConfigError
+    ) -> ConfigEntry:
+        """Answer with the client's own fallback for an entry that could not be resolved.
+
+        Raises:
+            LLMConfigError: The error itself, where there is none.
+        """
+        if (namespace, key) not in self._fallback:
+            raise error
+        call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
+        log.warning("%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error))
+        return self._made_up(call, copy.deepcopy(self._fallback[namespace, key]), error)
 
     def unresolved(self, error: errors.LLMConfigError | None, wanted: Environment) -> errors.LLMConfigError:
         """Say that no environment has an entry, in the words of the most specific one."""
@@ -773,7 +891,7 @@ class Core:
             value = plan.default
         elif is_outage(error):
             value = plan.fallback
-            if value is UNSET and not plan.fresh:
+            if value is UNSET and not plan.fresh and not plan.is_part:
                 value = copy.deepcopy(self._fallback.get((call.namespace, call.key), UNSET))
         else:
             return None
@@ -798,6 +916,10 @@ class Core:
             secret=isinstance(value, SecretStr),
         )
         return entry.with_provenance(Provenance(source="default", error=error, attempts=error.attempts or 0))
+
+
+def _recalled(entry: ConfigEntry, source: Source, error: errors.LLMConfigError) -> ConfigEntry:
+    return entry.with_provenance(replace(entry.provenance, source=source, error=error, attempts=0))
 
 
 def is_absent(error: errors.LLMConfigError) -> bool:

@@ -169,8 +169,12 @@ _ENTITY_TAG: Final = re.compile(r'(?:W/)?"[!#-~]{0,200}"')  # RFC 9110, section 
 
 def read_validator(reply: Reply) -> str | None:
     """Read the entity tag of a reply; `None` where there is none that could be sent back."""
-    tag = reply.headers.get("etag", "").strip()
-    return tag if _ENTITY_TAG.fullmatch(tag) else None
+    return check_validator(reply.headers.get("etag", "").strip())
+
+
+def check_validator(tag: object) -> str | None:
+    """Narrow what came from outside to an entity tag; `None` for what could not be sent back."""
+    return tag if isinstance(tag, str) and _ENTITY_TAG.fullmatch(tag) else None
 
 
 def refuse_not_modified(reply: Reply) -> ResponseDecodeError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.errors import LLMConfigError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 Name = tuple[str, str]
 """A namespace and a key."""
@@ -54,8 +55,8 @@ Progress = Callable[["Outcome[Any]", int, int], object]
 
 
 def one_by_one(
-    work: Callable[[int], Outcome[T]], count: int, on_progress: Progress | None = None
-) -> list[Outcome[T]]:
+    work: Callable[[int], R], count: int, on_progress: Callable[[R, int, int], object] | None = None
+) -> list[R]:
     """Do several calls in order.
 
     Args:
@@ -63,7 +64,7 @@ def one_by_one(
         count: How many there are.
         on_progress: Told after each.
     """
-    outcomes: list[Outcome[T]] = []
+    outcomes: list[R] = []
     for index in range(count):
         outcomes.append(work(index))
         if on_progress is not None:
@@ -72,10 +73,12 @@ def one_by_one(
 
 
 async def at_once(
-    work: Callable[[int], Awaitable[Outcome[T]]], count: int, on_progress: Progress | None = None
-) -> list[Outcome[T]]:
+    work: Callable[[int], Awaitable[R]],
+    count: int,
+    on_progress: Callable[[R, int, int], object] | None = None,
+) -> list[R]:
     """Do several calls at once; the connections bound how many are on the wire. As `one_by_one` otherwise."""
-    outcomes: dict[int, Outcome[T]] = {}
+    outcomes: dict[int, R] = {}
 
     async def do(index: int) -> None:
         outcomes[index] = await work(index)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import unquote, urlencode
@@ -101,6 +101,21 @@ HEALTH_CHECK: Final[Operation[Health]] = Operation(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer that its owner has already, so that a server need not send it again.
+
+    Attributes:
+        value: The answer: an entry, or a list of them.
+        endpoint: The base URL of the server that sent it; its tag means nothing to another one.
+        validator: The entity tag that it was sent with.
+    """
+
+    value: Any
+    endpoint: str | None
+    validator: str
+
+
 @dataclass(slots=True)
 class Progress:
     """What has become of a call so far.
@@ -108,11 +123,15 @@ class Progress:
     Attributes:
         attempts: How many requests were made.
         may_have_arrived: Whether one of them failed in a way that leaves its effect open.
+        held: The answer, where it came with an entity tag.
+        following: Where the next page of the answer is; `None` behind the last one.
         observation: Who is told of it; `None` where nobody listens.
     """
 
     attempts: int = 0
     may_have_arrived: bool = False
+    held: Held | None = None
+    following: str | None = None
     observation: Observation | None = None
 
 
@@ -128,6 +147,7 @@ class Call(Generic[T_co]):
         environment: Where the value applies.
         body: The JSON body, if there is one; never in `repr`.
         headers: Headers of this call alone.
+        held: The answer to the same call before, which the server may say is still the newest.
         request_id: Sent with every attempt, so that they can be found together.
         progress: What has become of it so far.
     """
@@ -139,6 +159,7 @@ class Call(Generic[T_co]):
     environment: Environment | None = None
     body: bytes | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    held: Held | None = field(default=None, repr=False, compare=False)
     request_id: str = field(default_factory=lambda: f"req_{random.getrandbits(64):016x}")
     progress: Progress = field(default_factory=Progress, repr=False, compare=False)
 
@@ -230,6 +251,22 @@ def prepare(
     # One parameter and no more: the 0.5 server refuses a query with an `&`.
     target = path if environment is None or body is not None else f"{path}?env={environment.value}"
     return Call(operation, target, namespace, key, environment, body, headers or {})
+
+
+def paged(call: Call[T_co], page_size: int) -> Call[T_co]:
+    """Ask for a list in pages of so many items, of a server that has pages.
+
+    Raises:
+        ValidationError: It is no number of items.
+    """
+    if not _is_whole(page_size, at_least=1):
+        raise errors.ValidationError(
+            f"invalid page_size {page_size!r}: pages have at least 1 entry",
+            details={"field": "page_size"},
+            operation=call.operation.name,
+            namespace=call.namespace,
+        )
+    return replace(call, target=f"{call.target}&limit={page_size}")
 
 
 _REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})

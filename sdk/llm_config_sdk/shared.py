@@ -26,6 +26,7 @@ from llm_config_resilience.directives import Call
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.stores.codec import asked_in_async
 from llm_config_sdk.cache import Fetched
+from llm_config_sdk.decoding import check_validator
 from llm_config_sdk.entries import Provenance, json_object
 from llm_config_sdk.errors import InvalidRequestError
 from llm_config_sdk.sealing import EntrySeal
@@ -299,7 +300,12 @@ class SharedCache:
         if (entry.namespace, entry.key, entry.environment.value) != key:
             return None
         mark = replace(entry.provenance, now=self._time)
-        return replace(found, value=Fetched(entry.with_provenance(mark), as_of, is_shared=True))
+        shared = Fetched(entry.with_provenance(mark), as_of, is_shared=True)
+        known = self._cache.get(key)
+        if known is None or known.value.provenance.fetched_at < mark.fetched_at:
+            # Known here from now on, however old: so a server is asked for it by its tag.
+            self._cache.keep(key, shared)
+        return replace(found, value=shared)
 
     def renew(self) -> None:
         """Begin anew in a forked child, which has no listener and may have missed messages."""
@@ -363,6 +369,7 @@ class _EntryCodec:
             "entry": self._seal.dump(value.entry),
             "fetched_at": mark.fetched_at,
             "endpoint": mark.endpoint,
+            "validator": mark.validator,
         }
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -377,7 +384,13 @@ class _EntryCodec:
         entry = self._seal.load(kept) if kept is not None else None
         if entry is None:
             return None
-        mark = Provenance(source="cache", endpoint=endpoint, fetched_at=fetched_at, attempts=0)
+        mark = Provenance(
+            source="cache",
+            endpoint=endpoint,
+            fetched_at=fetched_at,
+            attempts=0,
+            validator=check_validator(body.get("validator")),
+        )
         return Fetched(entry.with_provenance(mark), 0, is_shared=True)
 
 

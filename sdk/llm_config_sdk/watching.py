@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llm_config_resilience import Clock
     from llm_config_sdk.entries import ConfigEntry
+    from llm_config_sdk.operations import Held
 
 log: Final = logging.getLogger("llm_config_sdk.watching")
 
@@ -61,6 +62,9 @@ class Tracker:
         namespace: What is watched.
         key: The one entry that is watched; `None` for the whole namespace.
         interval: Seconds between two polls.
+
+    Attributes:
+        held: The last answer, where it came with an entity tag: the next poll asks by it.
     """
 
     def __init__(self, namespace: str, key: str | None, interval: float) -> None:
@@ -71,6 +75,7 @@ class Tracker:
         self._interval = interval
         self._known: dict[str, ConfigEntry] | None = None
         self._unavailable = False
+        self.held: Held | None = None
 
     def saw(self, entries: Iterable[ConfigEntry]) -> list[Change]:
         """Compare an answer with the one before."""

@@ -107,6 +107,66 @@ def test_a_watched_entry_is_asked_for_by_its_tag(connect, server, clock, face, m
     assert statuses(server) == [200, 304, 304, 200]
 
 
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    "watched",
+    [("model", TTL), ("model", None), (None, TTL), (None, None)],
+    ids=["entry, cached", "entry", "namespace, cached", "namespace"],
+)
+def test_what_is_watched_is_asked_for_by_its_tag(connect_any, server, clock, any_face, watched):
+    key, cache = watched
+    clock.planned = [
+        lambda: None,
+        lambda: None,
+        lambda: server.put(NAMESPACE, "model", "gpt-5", env="production"),
+        lambda: None,
+        lambda: server.put(NAMESPACE, "model", "gpt-6", env="production"),
+    ]
+    changes = connect_any(cache=cache).watch(NAMESPACE, key, interval=5)
+    for old, new in (("gpt-4", "gpt-5"), ("gpt-5", "gpt-6")):
+        change = any_face.run(lambda: next(changes), lambda: anext(changes))
+        assert (change.kind, change.old.value, change.new.value) == ("updated", old, new)
+    assert statuses(server) == [200, 304, 304, 200, 304, 200]
+    assert all(asked_with(server)[1:])
+
+
+@pytest.mark.usefixtures("model")
+def test_a_watch_does_not_ask_a_backup_by_the_tag_of_another_server(connect, server, backup, clock, face):
+    def fail_over():
+        backup.put(NAMESPACE, "model", "gpt-4", env="production")
+        backup.put(NAMESPACE, "new", 1, env="production")
+        server.stop()
+
+    clock.planned = [lambda: None, fail_over]
+    changes = connect(backups=[backup.url]).watch(NAMESPACE, interval=5)
+    change = face.run(lambda: next(changes), lambda: anext(changes))
+    assert (change.kind, change.key) == ("created", "new")
+    assert (asked_with(backup), statuses(backup)) == ([None], [200])
+
+
+def test_an_outage_in_between_leaves_a_watch_its_tag(connect, server, clock, face, model):
+    clock.planned = [server.stop, server.start]
+    changes = connect().watch(NAMESPACE, interval=5)
+    kinds = [face.run(lambda: next(changes), lambda: anext(changes)).kind for _ in range(2)]
+    assert kinds == ["unavailable", "recovered"]
+    assert statuses(server) == [200, 304]
+
+
+def test_entries_of_an_unmodified_list_are_renewed_and_those_told_before_are_not(
+    connect, server, clock, face, model
+):
+    clock.planned = [
+        lambda: None,
+        lambda: server.put(NAMESPACE, "new", 1, env="production"),
+        lambda: server.put(NAMESPACE, "model", "gpt-5", env="production"),
+    ]
+    changes = connect().watch(NAMESPACE, interval=100)
+    created = face.run(lambda: next(changes), lambda: anext(changes))
+    updated = face.run(lambda: next(changes), lambda: anext(changes))
+    assert (created.key, updated.key) == ("new", "model")
+    assert 80 < updated.old.age < 120 < created.new.age + 30
+
+
 def test_a_retried_read_asks_by_its_tag_each_time(connect, server, clock, model):
     client = connect(cache=TTL)
     client.get_config(NAMESPACE, "model")

@@ -148,6 +148,45 @@ def test_an_entry_keeps_its_age_on_the_way(share, put, server, clock):
     assert len(server.journal) == 2
 
 
+def test_what_comes_from_redis_is_asked_for_again_by_its_tag(share, put, server, clock):
+    put("gpt-4")
+    mine, other = share(), share()
+    mine.get_config(*NAME)
+    assert other.get_config(*NAME).source == "cache"
+    clock.advance(31)
+    renewed = other.get_config(*NAME)
+    assert (renewed.value, renewed.source, renewed.age) == ("gpt-4", "server", 0)
+    assert [entry.status for entry in server.journal] == [200, 304]
+    assert mine.get_config(*NAME).source == "cache", "and the answer renews it for all"
+    assert len(server.journal) == 2
+
+
+def test_a_process_that_begins_with_an_old_entry_in_redis_asks_by_its_tag(share, put, server, clock):
+    put("gpt-4")
+    share().get_config(*NAME)
+    clock.advance(60)
+    begun = share()
+    assert begun.get_config(*NAME).source == "server"
+    put("gpt-5")
+    clock.advance(60)
+    assert begun.get_config(*NAME).value == "gpt-5"
+    assert [entry.status for entry in server.journal] == [200, 304, 200]
+
+
+def test_a_tag_in_redis_that_is_none_is_not_sent(share, put, server, raw, clock):
+    put("gpt-4")
+    share().get_config(*NAME)
+    (name,) = raw.scan_iter("*entry*")
+    kept = raw.get(name)
+    clock.advance(60)
+    for rubbish in (b"null", b"7", b'"no tag"', b'"\\"a\\"\\r\\nX-Role: admin"'):
+        head, _, _ = kept.rpartition(b'"validator":')
+        raw.set(name, head + b'"validator":' + rubbish + b"}")
+        assert share().get_config(*NAME).value == "gpt-4"
+        assert server.journal[-1].request.header("if-none-match") is None
+        assert server.journal[-1].request.header("x-role") is None
+
+
 def test_an_outage_is_bridged_by_what_another_client_has_read(share, put, server, clock):
     put("gpt-4")
     share().get_config(*NAME)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llm_config_sdk import binding, many, operations, values
-from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset, is_absent
+from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset
 from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
+from llm_config_sdk.paging import Pages
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     AsyncInjectedTransport,
@@ -475,6 +476,9 @@ class AsyncConfigClient:
     ) -> ConfigEntry:
         """Get an entry with overrides applied: the most specific environment that has it wins.
 
+        In an outage, what is known from before answers, and says so: `is_stale` and `error` are set, also
+        where only a less specific environment is known.
+
         Args:
             namespace: Where it lives.
             key: Its name there.
@@ -485,38 +489,42 @@ class AsyncConfigClient:
             NotFoundError: No environment in the platform's order has it.
             LLMConfigError: Whatever else went wrong.
         """
-        wanted = self._core.env(env, operations.GET_CONFIG)
-        limit = self._core.timeout_for(timeout)
-        order = tuple(reversed(wanted.overrides))
+        known = self._core.resolved(namespace, key, env)
+        if known is not None:
+            return known
+        looking = self._core.lookup(namespace, key, env, timeout)
 
-        async def get(index: int) -> Outcome[ConfigEntry]:
+        async def look(index: int) -> None:
             try:
-                entry = await self.get_config(namespace, key, env=order[index], default=None, timeout=limit)
+                looking.saw(index, await self._run(looking.plan(index)))
             except LLMConfigError as error:
-                return Outcome(namespace, key, error=error)
-            is_missing = entry.error is not None and is_absent(entry.error)
-            return Outcome(namespace, key, entry, entry.error if is_missing else None)
+                looking.failed(index, error)
 
-        outcomes = await many.at_once(get, len(order))
-        for outcome in outcomes:
-            if outcome.error is None or not is_absent(outcome.error):
-                return outcome.unwrap()
-        raise self._core.unresolved(outcomes[0].error, wanted)
+        # The first in order come first, so that those which have to be asked are asked at once.
+        await many.at_once(look, len(tuple(looking.undecided())))
+        return looking.result()
 
     async def list_configs(
-        self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
+        self,
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        page_size: int | None = None,
+        timeout: float | None = None,
     ) -> list[ConfigEntry]:
         """List a namespace's entries, sorted by key; an unknown namespace has none.
 
         Args:
             namespace: Where they live.
             env: The environment; left out, the client's.
+            page_size: How many entries to ask for at a time, for a namespace that is too large for one
+                answer, of a server that has pages (the 0.5 server has none).
             timeout: Seconds for the whole call; left out, the client's.
 
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        return await self._run(self._core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout))
+        return await self._run_pages(self._core.plan_list(namespace, env, timeout, page_size=page_size))
 
     async def get_history(
         self,
@@ -537,7 +545,7 @@ class AsyncConfigClient:
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        return await self._run(self._core.plan(operations.GET_HISTORY, namespace, key, env, timeout))
+        return await self._run_pages(self._core.plan(operations.GET_HISTORY, namespace, key, env, timeout))
 
     # --- Writing ---
 
@@ -716,9 +724,8 @@ class AsyncConfigClient:
         """
         core = self._core
         as_of = core.writes_seen
-        plan = core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout)
-        entries = await self._run(plan)
-        core.admit(plan.call, entries, as_of)
+        entries = await self._run_pages(core.plan_list(namespace, env, timeout))
+        core.admit(namespace, entries, as_of)
         return len(entries)
 
     async def get_fields(
@@ -742,20 +749,16 @@ class AsyncConfigClient:
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        core = self._core
-        wanted = core.env(env, operations.LIST_CONFIGS)
-        countdown = core.countdown(timeout)
-        found: list[ConfigEntry] = []
-        for environment in wanted.overrides if resolve else (wanted,):
-            as_of = core.writes_seen
-            plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, countdown.left())
+        gathering = self._core.gathering(namespace, env, timeout, resolve=resolve)
+
+        async def get(index: int) -> None:
             try:
-                entries = await self._run(plan)
-                core.admit(plan.call, entries, as_of)
+                gathering.saw(index, await self._run_pages(gathering.plan(index)))
             except LLMConfigError as error:
-                entries = core.known(error, namespace, environment)
-            found += entries
-        return binding.nest(found)
+                gathering.failed(index, error)
+
+        await many.at_once(get, gathering.count)
+        return binding.nest(gathering.entries())
 
     async def bind(
         self,
@@ -811,13 +814,14 @@ class AsyncConfigClient:
         tracker, environment = self._core.tracker(namespace, key, env, interval)
 
         async def poll() -> list[ConfigEntry]:
-            core = self._core
+            plan = self._core.plan_poll(tracker, environment)
             if key is None:
-                plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, None)
-                return await self._run(plan.quietly())
-            get = core.plan_get(namespace, key, environment, None, default=None, fallback=UNSET, fresh=True)
-            entry = await self._run(get.quietly())
-            return [] if entry.source == "default" else [entry]
+                entries = await self._run_pages(plan)
+            else:
+                entry = await self._run(plan)
+                entries = [] if entry.source == "default" else [entry]
+            tracker.held = plan.call.progress.held
+            return entries
 
         return AsyncWatch(tracker, poll, self._core.clock, self._core.closing)
 
@@ -921,6 +925,12 @@ class AsyncConfigClient:
         finally:
             core.forget_written(plan.call)
         return core.finish(plan, answer)
+
+    async def _run_pages(self, plan: Plan[list[T]]) -> list[T]:
+        pages = Pages(plan, self._core.clock)
+        while pages.plan is not None:
+            pages.take(await self._run(pages.plan))
+        return pages.found
 
     async def _attempt(self, endpoint: Endpoint, call: Call[Any], timeout: float) -> Any:
         del timeout  # the whole call's; the pipeline keeps it

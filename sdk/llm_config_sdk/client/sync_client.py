@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llm_config_sdk import binding, many, operations, values
-from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset, is_absent
+from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset
 from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
+from llm_config_sdk.paging import Pages
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     Endpoint,
@@ -463,6 +464,9 @@ class ConfigClient:
     ) -> ConfigEntry:
         """Get an entry with overrides applied: the most specific environment that has it wins.
 
+        In an outage, what is known from before answers, and says so: `is_stale` and `error` are set, also
+        where only a less specific environment is known.
+
         Args:
             namespace: Where it lives.
             key: Its name there.
@@ -473,30 +477,38 @@ class ConfigClient:
             NotFoundError: No environment in the platform's order has it.
             LLMConfigError: Whatever else went wrong.
         """
-        wanted = self._core.env(env, operations.GET_CONFIG)
-        countdown = self._core.countdown(timeout)
-        absent: LLMConfigError | None = None
-        for environment in reversed(wanted.overrides):
-            entry = self.get_config(namespace, key, env=environment, default=None, timeout=countdown.left())
-            if entry.error is None or not is_absent(entry.error):
-                return entry
-            absent = absent or entry.error
-        raise self._core.unresolved(absent, wanted)
+        known = self._core.resolved(namespace, key, env)
+        if known is not None:
+            return known
+        looking = self._core.lookup(namespace, key, env, timeout)
+        for index in looking.undecided():
+            try:
+                looking.saw(index, self._run(looking.plan(index)))
+            except LLMConfigError as error:
+                looking.failed(index, error)
+        return looking.result()
 
     def list_configs(
-        self, namespace: str, *, env: Environment | str | None = None, timeout: float | None = None
+        self,
+        namespace: str,
+        *,
+        env: Environment | str | None = None,
+        page_size: int | None = None,
+        timeout: float | None = None,
     ) -> list[ConfigEntry]:
         """List a namespace's entries, sorted by key; an unknown namespace has none.
 
         Args:
             namespace: Where they live.
             env: The environment; left out, the client's.
+            page_size: How many entries to ask for at a time, for a namespace that is too large for one
+                answer, of a server that has pages (the 0.5 server has none).
             timeout: Seconds for the whole call; left out, the client's.
 
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        return self._run(self._core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout))
+        return self._run_pages(self._core.plan_list(namespace, env, timeout, page_size=page_size))
 
     def get_history(
         self,
@@ -517,7 +529,7 @@ class ConfigClient:
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        return self._run(self._core.plan(operations.GET_HISTORY, namespace, key, env, timeout))
+        return self._run_pages(self._core.plan(operations.GET_HISTORY, namespace, key, env, timeout))
 
     # --- Writing ---
 
@@ -696,9 +708,8 @@ class ConfigClient:
         """
         core = self._core
         as_of = core.writes_seen
-        plan = core.plan(operations.LIST_CONFIGS, namespace, None, env, timeout)
-        entries = self._run(plan)
-        core.admit(plan.call, entries, as_of)
+        entries = self._run_pages(core.plan_list(namespace, env, timeout))
+        core.admit(namespace, entries, as_of)
         return len(entries)
 
     def get_fields(
@@ -722,20 +733,16 @@ class ConfigClient:
         Raises:
             LLMConfigError: Whatever went wrong.
         """
-        core = self._core
-        wanted = core.env(env, operations.LIST_CONFIGS)
-        countdown = core.countdown(timeout)
-        found: list[ConfigEntry] = []
-        for environment in wanted.overrides if resolve else (wanted,):
-            as_of = core.writes_seen
-            plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, countdown.left())
+        gathering = self._core.gathering(namespace, env, timeout, resolve=resolve)
+
+        def get(index: int) -> None:
             try:
-                entries = self._run(plan)
-                core.admit(plan.call, entries, as_of)
+                gathering.saw(index, self._run_pages(gathering.plan(index)))
             except LLMConfigError as error:
-                entries = core.known(error, namespace, environment)
-            found += entries
-        return binding.nest(found)
+                gathering.failed(index, error)
+
+        many.one_by_one(get, gathering.count)
+        return binding.nest(gathering.entries())
 
     def bind(
         self,
@@ -791,13 +798,14 @@ class ConfigClient:
         tracker, environment = self._core.tracker(namespace, key, env, interval)
 
         def poll() -> list[ConfigEntry]:
-            core = self._core
+            plan = self._core.plan_poll(tracker, environment)
             if key is None:
-                plan = core.plan(operations.LIST_CONFIGS, namespace, None, environment, None)
-                return self._run(plan.quietly())
-            get = core.plan_get(namespace, key, environment, None, default=None, fallback=UNSET, fresh=True)
-            entry = self._run(get.quietly())
-            return [] if entry.source == "default" else [entry]
+                entries = self._run_pages(plan)
+            else:
+                entry = self._run(plan)
+                entries = [] if entry.source == "default" else [entry]
+            tracker.held = plan.call.progress.held
+            return entries
 
         return Watch(tracker, poll, self._core.clock, self._core.closing)
 
@@ -901,6 +909,12 @@ class ConfigClient:
         finally:
             core.forget_written(plan.call)
         return core.finish(plan, answer)
+
+    def _run_pages(self, plan: Plan[list[T]]) -> list[T]:
+        pages = Pages(plan, self._core.clock)
+        while pages.plan is not None:
+            pages.take(self._run(pages.plan))
+        return pages.found
 
     def _attempt(self, endpoint: Endpoint, call: Call[Any], timeout: float) -> Any:
         del timeout  # the whole call's; the pipeline keeps it
