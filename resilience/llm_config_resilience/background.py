@@ -22,6 +22,10 @@ _MAX_JOBS = 64
 _IDLE_SECONDS = 5.0
 
 
+def _end() -> None:
+    """Stand for the end in a queue of jobs."""
+
+
 class Background:
     """Runs what callers no longer wait for, and never more than is sensible. A forked child begins anew.
 
@@ -105,11 +109,13 @@ class Background:
             await anyio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """Take no more work, and cancel what runs as tasks; a thread finishes what it is at."""
+        """Take no more work, and cancel what runs as tasks; a thread finishes what it is at, and ends."""
         self._renew_after_fork()
         with self._changed:
             self._closed = True
             scopes = list(self._scopes)
+            for _ in range(self._threads):
+                self._jobs.put(_end)
         for scope in scopes:
             scope.cancel()
 
@@ -123,6 +129,8 @@ class Background:
                         self._threads -= 1
                         return
                 continue
+            if job is _end:
+                return
             try:
                 job()
             finally:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 
+from llm_config_sdk.errors import InvalidRequestError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm_config_sdk.errors import LLMConfigError
+
+log: Final = logging.getLogger("llm_config_sdk.many")
+
+_PAIR: Final = 2
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,7 +60,20 @@ class Outcome(Generic[T]):
 
 
 Progress = Callable[["Outcome[Any]", int, int], object]
-"""Called after each call with its outcome, how many are done, and how many there are."""
+"""Called after each call with its outcome, how many are done, and how many there are. Errors are logged."""
+
+
+def names_of(given: Iterable[Name]) -> list[Name]:
+    """Check that names are pairs, before anything is asked.
+
+    Raises:
+        InvalidRequestError: One of them is none.
+    """
+    names = list(given)
+    for name in names:
+        if not isinstance(name, tuple) or len(name) != _PAIR:  # type: ignore[redundant-expr]  # callers err
+            raise InvalidRequestError(f"a name must be a pair of namespace and key, not {name!r:.80}")
+    return names
 
 
 def one_by_one(
@@ -67,8 +89,7 @@ def one_by_one(
     outcomes: list[R] = []
     for index in range(count):
         outcomes.append(work(index))
-        if on_progress is not None:
-            on_progress(outcomes[-1], len(outcomes), count)
+        _tell(on_progress, outcomes[-1], len(outcomes), count)
     return outcomes
 
 
@@ -82,10 +103,18 @@ async def at_once(
 
     async def do(index: int) -> None:
         outcomes[index] = await work(index)
-        if on_progress is not None:
-            on_progress(outcomes[index], len(outcomes), count)
+        _tell(on_progress, outcomes[index], len(outcomes), count)
 
     async with anyio.create_task_group() as group:
         for index in range(count):
             group.start_soon(do, index)
     return [outcomes[index] for index in range(count)]
+
+
+def _tell(on_progress: Callable[[R, int, int], object] | None, outcome: R, done: int, count: int) -> None:
+    if on_progress is None:
+        return
+    try:
+        on_progress(outcome, done, count)
+    except Exception:  # what was done stays done, and is to be told
+        log.exception("a callback failed on call %d of %d", done, count)

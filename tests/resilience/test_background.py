@@ -34,3 +34,19 @@ def test_without_a_further_thread_a_job_waits_for_one_there_is(monkeypatch):
     leave.set()
     assert background.drain(30)
     assert ran.is_set()
+
+
+def test_threads_end_with_what_they_worked_for():
+    background, ran = Background(), threading.Event()
+    threads = []
+
+    def job():
+        threads.append(threading.current_thread())
+        ran.set()
+
+    assert background.run(job)
+    assert ran.wait(10)
+    assert background.drain(10)
+    background.close()
+    threads[0].join(2)  # seconds; one that waits for more work stays for five
+    assert not threads[0].is_alive()

@@ -349,6 +349,26 @@ def test_many_are_written_and_each_outcome_is_told(connect, server):
     assert isinstance(outcomes[1].error, InvalidValueError)
 
 
+def test_a_callback_that_raises_loses_no_outcome(connect, server, caplog):
+    told = []
+
+    def tell(outcome, done, total):
+        told.append((outcome.key, total))
+        raise RuntimeError("a defect of the application")
+
+    outcomes = connect().set_many({(NAMESPACE, "a"): 1, (NAMESPACE, "b"): 2}, on_progress=tell)
+    assert [outcome.ok for outcome in outcomes] == [True, True]
+    assert sorted(told) == [("a", 2), ("b", 2)]
+    assert "a defect of the application" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["app/llm", ("app/llm",), None, ["app", "n"]], ids=str)
+def test_a_name_that_is_no_pair_is_refused_before_anything_is_asked(connect, server, name):
+    with pytest.raises(InvalidRequestError, match="pair of namespace and key"):
+        connect().get_many([(NAMESPACE, "a"), name])
+    server.journal.assert_count(0)
+
+
 def test_a_prefetched_namespace_costs_one_request(connect, server, put):
     for name in "abc":
         put(name, name.upper())

@@ -282,7 +282,6 @@ def test_a_port_that_speaks_no_tls_is_told(connect, server, face, clock):
         ({"verify": ssl.create_default_context(), "minimum_tls": "1.3"}, "set them there"),
         ({"verify": ssl.create_default_context(), "cert": "client.pem"}, "set them there"),
     ],
-    ids=lambda part: part if isinstance(part, str) else " ".join(part),
 )
 def test_what_cannot_be_used_is_refused_when_the_client_is_made(sealed, options, told, monkeypatch):
     monkeypatch.chdir(sealed)

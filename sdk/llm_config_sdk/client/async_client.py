@@ -656,12 +656,16 @@ class AsyncConfigClient:
             names: Pairs of namespace and key.
             env: The environment; left out, the client's.
             timeout: Seconds for each entry; left out, the client's.
-            on_progress: Called after each with its outcome, how many are done, and how many there are.
+            on_progress: Called after each with its outcome, how many are done, and how many there are; one
+                that raises is logged, and called again next time.
 
         Returns:
             An outcome a name, in the order given.
+
+        Raises:
+            InvalidRequestError: A name is no pair of namespace and key.
         """
-        wanted = list(names)
+        wanted = many.names_of(names)
 
         async def get(index: int) -> Outcome[ConfigEntry]:
             namespace, key = wanted[index]
@@ -689,12 +693,16 @@ class AsyncConfigClient:
             env: The environment; left out, the client's.
             user: The author of the changes; left out, the client's user.
             timeout: Seconds for each entry; left out, the client's.
-            on_progress: Called after each with its outcome, how many are done, and how many there are.
+            on_progress: Called after each with its outcome, how many are done, and how many there are; one
+                that raises is logged, and called again next time.
 
         Returns:
             An outcome a name, in the order given.
+
+        Raises:
+            InvalidRequestError: A name is no pair of namespace and key.
         """
-        items = list(values.items())
+        items = [(name, values[name]) for name in many.names_of(values)]
 
         async def write(index: int) -> Outcome[ConfigEntry]:
             (namespace, key), value = items[index]

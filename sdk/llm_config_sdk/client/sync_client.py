@@ -640,12 +640,16 @@ class ConfigClient:
             names: Pairs of namespace and key.
             env: The environment; left out, the client's.
             timeout: Seconds for each entry; left out, the client's.
-            on_progress: Called after each with its outcome, how many are done, and how many there are.
+            on_progress: Called after each with its outcome, how many are done, and how many there are; one
+                that raises is logged, and called again next time.
 
         Returns:
             An outcome a name, in the order given.
+
+        Raises:
+            InvalidRequestError: A name is no pair of namespace and key.
         """
-        wanted = list(names)
+        wanted = many.names_of(names)
 
         def get(index: int) -> Outcome[ConfigEntry]:
             namespace, key = wanted[index]
@@ -673,12 +677,16 @@ class ConfigClient:
             env: The environment; left out, the client's.
             user: The author of the changes; left out, the client's user.
             timeout: Seconds for each entry; left out, the client's.
-            on_progress: Called after each with its outcome, how many are done, and how many there are.
+            on_progress: Called after each with its outcome, how many are done, and how many there are; one
+                that raises is logged, and called again next time.
 
         Returns:
             An outcome a name, in the order given.
+
+        Raises:
+            InvalidRequestError: A name is no pair of namespace and key.
         """
-        items = list(values.items())
+        items = [(name, values[name]) for name in many.names_of(values)]
 
         def write(index: int) -> Outcome[ConfigEntry]:
             (namespace, key), value = items[index]
