@@ -67,7 +67,7 @@ class Face:
     name: str
     stack: ExitStack
     portal: Any = None
-    made: list[Any] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)  # of every client, beside its own
 
     def __post_init__(self) -> None:
         self.colour, _, self.wire = self.name.partition(", ")
@@ -84,6 +84,8 @@ class Face:
 
     def client(self, *args: Any, **options: Any) -> Driver:
         """Make a client on this face, closed at the end of the test."""
+        if self.headers and isinstance(options.get("headers", {}), dict):
+            options["headers"] = self.headers | options.get("headers", {})
         if self.is_injected and "http_client" not in options:
             options["http_client"] = self.http_client()
         elif self.wire:

@@ -25,8 +25,14 @@ from llm_config_sdk import (
     UnauthorizedError,
 )
 from llm_config_sdk.binding import LLMConfigSettingsSource
+from sdk.profiles import BEHIND_TLS
 
 NAMESPACE = "app/llm"
+
+
+def as_admin(server):
+    """A client of its own, of no particular face."""
+    return ConfigClient(server.url, token=server.token("admin"), environment="production", headers=BEHIND_TLS)
 
 
 class PollingClock(SteppingClock):
@@ -144,7 +150,7 @@ def test_a_watch_of_a_bad_name_is_refused_at_once(connect):
 
 def test_closing_the_client_ends_a_watch_that_waits(server, put):
     put("model", "gpt-4")
-    client = ConfigClient(server.url, token=server.token("admin"), environment="production")
+    client = as_admin(server)
     changes = client.watch(NAMESPACE, interval=3600.0)
     ended = threading.Thread(target=lambda: list(changes))
     ended.start()
@@ -162,7 +168,7 @@ def test_a_callback_is_told_in_the_background_and_may_fail(server, put, caplog):
         heard.put((change.kind, change.new.value))
         raise RuntimeError("the application's own trouble")
 
-    with ConfigClient(server.url, token=server.token("admin"), environment="production") as client:
+    with as_admin(server) as client:
         client.on_change(callback, NAMESPACE, "model", interval=0.01)
         server.journal.wait_for(1)
         put("model", "gpt-5")
@@ -233,7 +239,7 @@ def test_overrides_apply_where_asked(connect, server, put):
 
 
 def test_settings_read_from_the_platform_with_the_environment_on_top(server, namespace, monkeypatch):
-    client = ConfigClient(server.url, token=server.token("admin"), environment="production")
+    client = as_admin(server)
 
     class AppSettings(BaseSettings):
         model: str
@@ -298,7 +304,7 @@ def test_what_was_deleted_does_not_come_back_in_an_outage(connect, server, put, 
     put("model", "gpt-4")
     client = connect(snapshot=tmp_path / "snapshot.json", cache=CachePolicy(ttl=0))
     assert client.get_str(NAMESPACE, "model") == "gpt-4"
-    with ConfigClient(server.url, token=server.token("admin"), environment="production") as other:
+    with as_admin(server) as other:
         other.delete_config(NAMESPACE, "model")
     assert client.get_str(NAMESPACE, "model", default="absent") == "absent"
     server.stop()
