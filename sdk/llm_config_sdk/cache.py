@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from llm_config_resilience import Entry
@@ -106,7 +106,7 @@ class EntryCache:
         """Keep what was fetched, unless a write has overtaken it; marked as coming from here."""
         del keep  # age is judged when it is read, and space is bounded by the count
         fetched: Fetched = entry.value
-        mark = replace(fetched.entry.provenance, source="cache", attempts=0)
+        mark = fetched.entry.provenance.of_a_copy()
         # The wall clocks of two machines may differ: what seems to come from the future is as old.
         age = abs(self._time() - mark.fetched_at) if fetched.is_shared else 0.0
         kept = Entry(fetched.entry.with_provenance(mark), entry.stored_at - age)

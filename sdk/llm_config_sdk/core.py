@@ -720,17 +720,16 @@ class Core:
 
     def _mark(self, entry: ConfigEntry, attempt: Attempt[Any], validator: str | None = None) -> ConfigEntry:
         """Note where an entry came from, and that it is a secret where the server does not say so."""
-        if (entry.namespace, entry.key, entry.environment.value) in self._secrets:
+        if self._secrets and (entry.namespace, entry.key, entry.environment.value) in self._secrets:
             entry = entry.as_secret()
-        return entry.with_provenance(
-            Provenance(
-                endpoint=attempt.endpoint.url,
-                fetched_at=self.clock.time(),
-                attempts=attempt.call.progress.attempts,
-                now=self.clock.time,
-                validator=validator,
-            )
+        mark = Provenance(
+            endpoint=attempt.endpoint.url,
+            fetched_at=self.clock.time(),
+            attempts=attempt.call.progress.attempts,
+            now=self.clock.time,
+            validator=validator,
         )
+        return entry.with_provenance(mark) if entry is attempt.held else entry.mark(mark)
 
     # --- Outcomes ---
 
@@ -985,7 +984,7 @@ def _check_asked_for(entry: ConfigEntry, call: Call[Any]) -> None:
         ResponseDecodeError: It is another entry: something between here and there rewrote the path.
         DecryptionError: It has ciphertext or a placeholder in place of the secret.
     """
-    found = entry.namespace, entry.key, entry.environment.value
+    found = entry.namespace, entry.key, entry.environment
     if found != call.entry_key:
         raise errors.ResponseDecodeError(f"the server answered with another entry: {' '.join(found)}")
     if entry.is_redacted:

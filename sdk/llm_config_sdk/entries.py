@@ -6,6 +6,7 @@ import copy
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pydantic_core
@@ -51,10 +52,16 @@ class Provenance:
     now: Callable[[], float] = field(default=time.time, compare=False, repr=False)
     validator: str | None = field(default=None, compare=False, repr=False)
 
+    def of_a_copy(self) -> Provenance:
+        """Describe what a cache serves from now on: it costs no request."""
+        return Provenance("cache", self.endpoint, self.fetched_at, self.error, 0, self.now, self.validator)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # A clock stays in its process.
         return Provenance, (self.source, self.endpoint, self.fetched_at, self.error, self.attempts)
 
+
+_UNMARKED: Final = Provenance(fetched_at=inf)  # of an age that nobody knows, which counts as none
 
 _IMMUTABLE: Final = (str, int, float, type(None), SecretStr)
 
@@ -98,22 +105,18 @@ class ConfigEntry(_Valued):
     metadata: Metadata
     secret: bool = False
 
-    _provenance: Provenance = PrivateAttr(default_factory=Provenance)
+    _provenance: Provenance = PrivateAttr(default_factory=lambda: _UNMARKED)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _wrap_secret(cls, data: Any) -> Any:
-        # Wrapped before it becomes a field, so that no later step can show it.
-        body = json_object(data)
-        if body is None or "value" not in body:
-            return data
-        value = body["value"]
+    @model_validator(mode="after")
+    def _wrap_secret(self) -> Self:
+        value = self.stored_value
+        fields: Any = self.__dict__  # an entry is frozen for others
         if is_redacted(value):
-            return {**body, "value": SecretStr(WRITTEN_PLACEHOLDER), "secret": True}
-        if body.get("secret") is True and not isinstance(value, SecretStr):
+            fields |= {"stored_value": SecretStr(WRITTEN_PLACEHOLDER), "secret": True}
+        elif self.secret and not isinstance(value, SecretStr):
             text = value if isinstance(value, str) else pydantic_core.to_json(value).decode()
-            return {**body, "value": SecretStr(text)}
-        return data
+            fields["stored_value"] = SecretStr(text)
+        return self
 
     @property
     def source(self) -> Source:
@@ -160,6 +163,11 @@ class ConfigEntry(_Valued):
         twin = self.model_copy()
         twin._provenance = provenance  # noqa: SLF001  # a copy of this very class
         return twin
+
+    def mark(self, provenance: Provenance) -> Self:
+        """Note where this very object came from: for whoever has just made it, before anybody else has it."""
+        self._provenance = provenance
+        return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         shown = ("id", "namespace", "key", "environment", "version", "secret", "source")

@@ -149,6 +149,7 @@ class Call(Generic[T_co]):
         headers: Headers of this call alone.
         held: The answer to the same call before, which the server may say is still the newest.
         request_id: Sent with every attempt, so that they can be found together.
+        entry_key: The entry that it is about, in plain strings: namespace, key, environment.
         progress: What has become of it so far.
     """
 
@@ -161,14 +162,8 @@ class Call(Generic[T_co]):
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     held: Held | None = field(default=None, repr=False, compare=False)
     request_id: str = field(default_factory=lambda: f"req_{random.getrandbits(64):016x}")
+    entry_key: tuple[str, str, str] | None = None
     progress: Progress = field(default_factory=Progress, repr=False, compare=False)
-
-    @property
-    def entry_key(self) -> tuple[str, str, str] | None:
-        """The entry that it is about, in plain strings: namespace, key, environment."""
-        if self.namespace is None or self.key is None or self.environment is None:
-            return None
-        return self.namespace, self.key, self.environment.value
 
     @property
     def expected_version(self) -> int | None:
@@ -216,22 +211,37 @@ def prepare(
         InvalidKeyError: The key breaks the platform's rule.
         ValidationError: The version is none.
     """
+    applies_to = None if environment is None else environment.value
+    # One parameter and no more: the 0.5 server refuses a query with an `&`.
+    query = applies_to if body is None else None
+    try:
+        target = _known_target(operation.name, operation.path, namespace, key, version, query)
+    except TypeError:  # a name that cannot be hashed is no name
+        target = _target(operation.name, operation.path, namespace, key, version, query)
+    entry_key = None if key is None or applies_to is None else (namespace, key, applies_to)
+    return Call(operation, target, namespace, key, environment, body, headers or {}, entry_key=entry_key)
+
+
+def _target(  # noqa: PLR0917  # a memo's arguments are quickest by position
+    operation: str, path: str, namespace: str, key: str | None, version: int | None, query: str | None
+) -> str:
+    """Validate names, and encode them into a path and its query; raises as `prepare`."""
     problem = namespace_problem(namespace)
     if problem is not None:
         raise errors.InvalidNamespaceError(
             f"invalid namespace {_shown(namespace)}: {problem}",
             module=Module.CONFIG,
             details={"field": "namespace", "reason": problem},
-            operation=operation.name,
+            operation=operation,
         )
-    if key is not None or "{key}" in operation.path:
+    if key is not None or "{key}" in path:
         problem = key_problem(key)
         if problem is not None:
             raise errors.InvalidKeyError(
                 f"invalid key {_shown(key)}: {problem}",
                 module=Module.CONFIG,
                 details={"field": "key", "reason": problem},
-                operation=operation.name,
+                operation=operation,
                 namespace=namespace,
             )
     if version is not None and not _is_whole(version, at_least=1):
@@ -239,18 +249,20 @@ def prepare(
             f"invalid version {version!r}: versions are whole numbers from 1",
             module=Module.CONFIG,
             details={"field": "version"},
-            operation=operation.name,
+            operation=operation,
             namespace=namespace,
             key=key,
         )
-    path = operation.path.format(
+    target = path.format(
         namespace=encode_segment(namespace),
         key=encode_segment(key) if key is not None else "",
         version=version,
     )
-    # One parameter and no more: the 0.5 server refuses a query with an `&`.
-    target = path if environment is None or body is not None else f"{path}?env={environment.value}"
-    return Call(operation, target, namespace, key, environment, body, headers or {})
+    return target if query is None else f"{target}?env={query}"
+
+
+#: What is valid is remembered; an error never is. Typed, because `True` is no version and equals 1.
+_known_target: Final = lru_cache(maxsize=4096, typed=True)(_target)
 
 
 def paged(call: Call[T_co], page_size: int) -> Call[T_co]:
@@ -396,7 +408,6 @@ def _is_whole(number: object, *, at_least: int) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= at_least
 
 
-@lru_cache(maxsize=4096)
 def encode_segment(name: str) -> str:
     """Percent-encode every byte that is no letter or digit, in upper-case hexadecimal.
 

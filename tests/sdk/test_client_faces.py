@@ -10,11 +10,13 @@ import pytest
 
 from llm_config_sdk import AsyncConfigClient, AsyncStackTransport, ConfigClient, StackTransport
 from llm_config_sdk.transport import AsyncInjectedTransport, InjectedTransport
+from llm_config_sdk.transport.connection import AsyncConnection, Connection
 
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 PAIRS = [
     (ConfigClient, AsyncConfigClient),
     (StackTransport, AsyncStackTransport),
+    (Connection, AsyncConnection),
     (InjectedTransport, AsyncInjectedTransport),
 ]
 CLIENT_METHODS = sorted(
@@ -127,10 +129,11 @@ def plain(cls, name):
     ("sync", "asynchronous", "name"),
     [
         (sync, asynchronous, name)
-        for sync, asynchronous in PAIRS[:2]
+        for sync, asynchronous in PAIRS[:3]
         for name, member in vars(sync).items()
-        if inspect.isfunction(member)
+        if inspect.isroutine(member)
         and name not in {"_wait", "resolve"}  # waiting is what differs, and async resolves at once
+        and (sync, name) != (Connection, "close")  # which takes time in async alone
     ],
     ids=lambda part: part if isinstance(part, str) else part.__name__,
 )

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import anyio
 import httpx
 import pytest
 
-from llm_config_mock_server import MockServer, close, hang, ok, reset, respond
+from llm_config_mock_server import MockServer, close, hang, latency, ok, reset, respond
 from llm_config_resilience import ResilienceError
 from llm_config_sdk import (
     AsyncConfigClient,
@@ -25,6 +26,8 @@ from llm_config_sdk import (
     TransportError,
 )
 from llm_config_sdk.transport import Endpoint, WireRequest, stack as stack_module
+from llm_config_sdk.transport.exchange import ReplyReader
+from llm_config_sdk.transport.pool import Pool
 
 AMPLE = 5.0  # seconds
 
@@ -71,9 +74,9 @@ def connections(server, monkeypatch):
     for name in ("StackTransport", "AsyncStackTransport"):
         original = getattr(stack_module, name)._connect
 
-        def connect(self, endpoint, original=original):
+        def connect(self, endpoint, deadline, original=original):
             opened.append(endpoint)
-            return original(self, endpoint)
+            return original(self, endpoint, deadline)
 
         monkeypatch.setattr(getattr(stack_module, name), "_connect", connect)
     return opened
@@ -168,7 +171,7 @@ def test_a_file_of_authorities_is_read_at_once(face, tmp_path):
 
 
 def test_whoever_comes_first_is_served_first():
-    pool = stack_module._Pool(1)
+    pool = Pool(1)
     assert pool.take(threading.Event) is None
     first, second = pool.take(threading.Event), pool.take(threading.Event)
     pool.give_back()
@@ -178,7 +181,7 @@ def test_whoever_comes_first_is_served_first():
 
 
 def test_a_slot_that_was_handed_to_somebody_who_left_is_passed_on():
-    pool = stack_module._Pool(1)
+    pool = Pool(1)
     pool.take(threading.Event)
     first, second = pool.take(threading.Event), pool.take(threading.Event)
     pool.give_back()
@@ -186,6 +189,37 @@ def test_a_slot_that_was_handed_to_somebody_who_left_is_passed_on():
     assert second.event.is_set()
     pool.leave(second)
     assert pool.take(threading.Event) is None
+
+
+def test_what_lies_idle_for_too_long_is_closed_though_nobody_takes_it(server):
+    transport = StackTransport(max_in_flight=3)
+    server.script("*", latency(0.05), repeat="last")
+    threads = [threading.Thread(target=transport.send, args=(health(server), AMPLE)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (pool,) = transport._pools.values()
+    (idle,) = pool._idle.values()
+    assert len(idle) == 3
+    for connection in list(idle)[:2]:
+        connection.keep(-1.0)
+    for left in (2, 1):
+        transport.send(health(server), AMPLE)
+        assert len(idle) == left
+    transport.close()
+
+
+@pytest.mark.parametrize("megabytes", [1, 6])
+def test_a_server_that_answers_before_the_whole_request_is_read(wire, server, megabytes):
+    endpoint = Endpoint.parse(server.url)
+    target = "/api/v1/configs/app/n"
+    headers = {"Content-Type": "text/plain", "Authorization": f"Bearer {server.token('admin')}"}
+    request = WireRequest("POST", endpoint, target, headers, b"x" * (megabytes * 2**20))
+    with suppress(TransportError):  # a reset may overtake the answer
+        assert wire.send(request).status in {413, 415}
+    assert wire.free == 2
+    assert wire.send(health(server)).status == 200
 
 
 def test_an_interrupt_frees_the_slot_and_throws_the_connection_away(server, monkeypatch):
@@ -196,7 +230,7 @@ def test_an_interrupt_frees_the_slot_and_throws_the_connection_away(server, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(stack_module.ReplyReader, "feed", interrupted)
+        patched.setattr(ReplyReader, "feed", interrupted)
         with pytest.raises(KeyboardInterrupt):
             transport.send(health(server), AMPLE)
     (pool,) = transport._pools.values()
@@ -267,8 +301,8 @@ def test_an_async_client_may_be_used_from_one_loop_after_another(server):
     async def twice():
         first = await client.get_value("app", "n")
         second = await client.get_value("app", "n")
-        for link in client._transport._pool_of(asyncio.get_running_loop()).drain():
-            await link.connection.aclose()
+        for connection in client._transport._pool_of(asyncio.get_running_loop()).drain():
+            await connection.aclose()
         return first + second
 
     assert [asyncio.run(twice()) for _ in range(3)] == [2, 2, 2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from llm_config_resilience.locks import new_lock
@@ -74,8 +73,10 @@ class PerKey(Strategy):
         """
         strategy = self._strategies.get(key)
         if strategy is not None:
-            with suppress(KeyError):  # another thread let it go in between
+            try:  # noqa: SIM105 - suppress() costs as much as the rest of it
                 self._strategies.move_to_end(key)
+            except KeyError:
+                pass  # another thread let it go in between
             return strategy
         with self._lock:
             if key not in self._strategies:

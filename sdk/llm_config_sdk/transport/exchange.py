@@ -12,7 +12,7 @@ from llm_config_sdk.decoding import Reply
 from llm_config_sdk.errors import InvalidRequestError, ResponseDecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a body, on the wire and after decompression: sixteen times what a server accepts as one value."""
@@ -41,6 +41,9 @@ class Endpoint:
     port: int
     prefix: str
     authority: str
+
+    def __hash__(self) -> int:
+        return hash(self.url)  # which says all that the others say, and whose hash is known
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
@@ -71,6 +74,11 @@ class Endpoint:
         return cls(
             f"{parts.scheme}://{authority}{prefix}", parts.scheme, host, port or default, prefix, authority
         )
+
+    @property
+    def host_and_port(self) -> str:
+        """Where it is, in full (RFC 9112, section 3.2.3)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def _ascii_host(host: str) -> str | None:
@@ -206,7 +214,7 @@ def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return joined
 
 
-def wire_headers(request: WireRequest) -> Sequence[tuple[bytes, bytes]]:
+def wire_headers(request: WireRequest) -> list[tuple[bytes, bytes]]:
     """Write the headers for a connection that adds none itself."""
     headers = [(b"Host", request.endpoint.authority.encode()), (b"Accept-Encoding", b"gzip")]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers.items()]

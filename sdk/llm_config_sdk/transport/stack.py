@@ -10,38 +10,23 @@ Both transports are `httpx` transports too, so that one can be mounted in an `ht
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import os
 import sys
 import threading
-import time
-from collections import defaultdict, deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.request import getproxies_environment
 from weakref import WeakKeyDictionary
 
 import anyio
 import httpx
 
-from llm_config_sdk.errors import (
-    ConnectFailedError,
-    InvalidRequestError,
-    LLMConfigError,
-    RequestTimeoutError,
-    ResponseDecodeError,
-    TransportError,
-)
-from llm_config_sdk.transport.deadline import AsyncDeadlineBackend, Deadline, DeadlineBackend
-from llm_config_sdk.transport.exchange import (
-    MAX_RESPONSE_BYTES,
-    Endpoint,
-    ReplyReader,
-    WireRequest,
-    wire_headers,
-)
+from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
+from llm_config_sdk.transport.connection import AsyncConnection, Connection, Deadline, Route
+from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, WireRequest
 from llm_config_sdk.transport.mapping import IN_LINE, map_error
+from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
+from llm_config_sdk.transport.pool import Pool, Waiter
 from llm_config_sdk.transport.proxies import proxy_for
 from llm_config_sdk.transport.tls import Verification, ssl_context
 
@@ -50,102 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from llm_config_sdk.decoding import Reply
+    from llm_config_sdk.transport.exchange import Endpoint
 
 Family = Literal["httpx", "httpx2"]
 
 MAX_IN_FLIGHT: Final = 100  # requests; throughput is flat from 8 to 200 against a quick server
 KEEPALIVE_EXPIRY: Final = 15.0  # seconds; below the idle timeouts that common proxies have (60 s and more)
-_CLOSE_TIMEOUT: Final = 1.0  # seconds that closing a broken connection may take
 _CORES: Final = {"httpx": "httpcore", "httpx2": "httpcore2"}
-
-
-class _Waiter:
-    """Somebody in the queue for a slot; `event` is of threading or of anyio."""
-
-    __slots__ = ("event",)
-
-    def __init__(self, event: Any) -> None:
-        self.event = event
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A connection, and the deadline of the exchange that it carries."""
-
-    connection: Any
-    deadline: Deadline
-
-
-class _Pool:
-    """How many exchanges may run, first come, first served, and the connections that are idle.
-
-    Bookkeeping alone: it never waits. It belongs to one process, and in async to one event loop.
-
-    Args:
-        limit: Exchanges at once.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.pid = os.getpid()
-        self._free = limit
-        self._queue: deque[_Waiter] = deque()
-        self._lock = threading.Lock()
-        self._idle: defaultdict[tuple[str, str, int], deque[_Link]] = defaultdict(deque)
-
-    def take(self, new_event: Any) -> _Waiter | None:
-        """Take a slot now (`None`), or join the queue."""
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return None
-            waiter = _Waiter(new_event())
-            self._queue.append(waiter)
-            return waiter
-
-    def give_back(self) -> None:
-        """Pass a slot on to the first in the queue, or keep it for whoever comes."""
-        with self._lock:
-            if self._queue:
-                self._queue.popleft().event.set()
-            else:
-                self._free += 1
-
-    def leave(self, waiter: _Waiter) -> None:
-        """Leave the queue; a slot that was handed over at the last moment is passed on."""
-        with self._lock:
-            try:
-                self._queue.remove(waiter)
-            except ValueError:
-                handed_over = True
-            else:
-                handed_over = False
-        if handed_over:
-            self.give_back()
-
-    def pop_idle(self, endpoint: Endpoint) -> tuple[_Link | None, list[_Link]]:
-        """Take the connection given back last that still stands; the others are to be closed."""
-        idle = self._idle[endpoint.scheme, endpoint.host, endpoint.port]
-        dead: list[_Link] = []
-        while True:
-            try:
-                link = idle.pop()
-            except IndexError:
-                return None, dead
-            if not link.connection.has_expired():
-                return link, dead
-            dead.append(link)
-
-    def push_idle(self, endpoint: Endpoint, link: _Link) -> None:
-        """Keep a connection for the next exchange."""
-        self._idle[endpoint.scheme, endpoint.host, endpoint.port].append(link)
-
-    def drain(self) -> list[_Link]:
-        """Take every idle connection, to be closed."""
-        drained: list[_Link] = []
-        for idle in list(self._idle.values()):
-            while idle:
-                drained.append(idle.pop())
-        return drained
 
 
 class _Stack:
@@ -172,45 +68,42 @@ class _Stack:
         self._max_response_bytes = max_response_bytes
         self._environment = getproxies_environment() if trust_env else {}
         self._closed = False
-        self._pools: MutableMapping[Any, _Pool] = WeakKeyDictionary()
+        self._pools: MutableMapping[Any, Pool[Any]] = WeakKeyDictionary()
 
-    def _pool_of(self, owner: object) -> _Pool:
+    def _pool_of(self, owner: object) -> Pool[Any]:
         """The pool of a transport, or of an event loop; a child process begins with one of its own."""
         pool = self._pools.get(owner)
         if pool is None:
-            pool = self._pools.setdefault(owner, _Pool(self._limit))
+            pool = self._pools.setdefault(owner, Pool[Any](self._limit))
         if pool.pid != os.getpid():
-            self._pools[owner] = pool = _Pool(self._limit)
+            self._pools[owner] = pool = Pool[Any](self._limit)
         return pool
 
     def _check_open(self) -> None:
         if self._closed:
             raise InvalidRequestError("this client is closed")
 
-    def _may_be_reused(self, link: _Link) -> bool:
-        return not self._closed and bool(link.connection.is_available())
-
-    def _origin(self, endpoint: Endpoint) -> Any:
-        return self._core.Origin(endpoint.scheme.encode(), endpoint.host.encode(), endpoint.port)
-
-    def _tls(self, endpoint: Endpoint) -> ssl.SSLContext | None:
-        return self._shared_context() if endpoint.scheme == "https" else None
+    def _route_to(self, endpoint: Endpoint) -> Route:
+        tls = self._shared_context() if endpoint.scheme == "https" else None
+        proxy = proxy_for(endpoint, self._environment)
+        if proxy is None:
+            return Route(endpoint.host, endpoint.port, endpoint, tls)
+        return Route.through(proxy, endpoint, tls, self._shared_context() if proxy.is_tls else None)
 
     def _shared_context(self) -> ssl.SSLContext:
         if self._ssl_context is None:
             # One for all connections: making one takes 30 ms.
             self._ssl_context = httpx.create_ssl_context(verify=self._verify)
+        # A context that a caller shares with an HTTP/2 client would agree on what is not spoken here.
+        self._ssl_context.set_alpn_protocols(["http/1.1"])
         return self._ssl_context
 
-    def _core_request(self, request: WireRequest) -> Any:
-        endpoint = request.endpoint
-        target = f"{endpoint.prefix}{request.target}".encode("ascii")
-        url = self._core.URL(
-            scheme=endpoint.scheme.encode(), host=endpoint.host.encode(), port=endpoint.port, target=target
-        )
-        return self._core.Request(
-            request.method.encode(), url, headers=wire_headers(request), content=request.body
-        )
+    def _keep(self, pool: Pool[Any], endpoint: Endpoint, connection: Connection | AsyncConnection) -> bool:
+        """Keep a connection for the next exchange, if it may carry one."""
+        if self._closed or not connection.keep(self._keepalive_expiry):
+            return False
+        pool.push_idle(endpoint, connection)
+        return True
 
     def _too_long_in_line(self, request: WireRequest, timeout: float | None) -> RequestTimeoutError:
         waited = "" if timeout is None else f" {timeout:.3g} s"
@@ -246,17 +139,24 @@ class StackTransport(_Stack, httpx.BaseTransport):
             ResponseDecodeError: The answer is too large, or its encoding is broken.
         """
         self._check_open()
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        pool = self._pool_of(self)
+        deadline = Deadline(self._core, timeout)
+        pool: Pool[Connection] = self._pool_of(self)
         waiter = pool.take(threading.Event)
         if waiter is not None:
             self._wait(pool, waiter, request, timeout)
         try:
-            return self._exchange(pool, request, timeout, give_up_at)
+            return self._exchange(pool, request, deadline)
+        except Exception as error:
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            if mapped is None:
+                raise
+            raise mapped from error
         finally:
             pool.give_back()
 
-    def _wait(self, pool: _Pool, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
+    def _wait(
+        self, pool: Pool[Connection], waiter: Waiter, request: WireRequest, timeout: float | None
+    ) -> None:
         served = False
         try:
             served = waiter.event.wait(timeout)
@@ -266,68 +166,38 @@ class StackTransport(_Stack, httpx.BaseTransport):
         if not served:
             raise self._too_long_in_line(request, timeout)
 
-    def _exchange(
-        self, pool: _Pool, request: WireRequest, timeout: float | None, give_up_at: float | None
-    ) -> Reply:
-        link, dead = pool.pop_idle(request.endpoint)
+    def _exchange(self, pool: Pool[Connection], request: WireRequest, deadline: Deadline) -> Reply:
+        connection, dead = pool.pop_idle(request.endpoint)
         for expired in dead:
-            _discard(expired)
-        if link is None:
-            link = self._connect(request.endpoint)
-        link.deadline.at = give_up_at
-        reader: ReplyReader | None = None
+            expired.close()
+        if connection is None:
+            connection = self._connect(request.endpoint, deadline)
+        kept = False
         try:
-            response = link.connection.handle_request(self._core_request(request))
-            reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
-            for chunk in response.stream:
-                if not reader.feed(chunk):
-                    _discard(link)  # which ends the stream
-            response.close()
-        except Exception as error:
-            _discard(link)
-            if reader is not None and reader.failure is not None:
-                raise reader.failure from error
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
-            if mapped is None:
-                raise
-            raise mapped from error
-        except BaseException:
-            _discard(link)
-            raise
-        if reader.failure is None and self._may_be_reused(link):
-            pool.push_idle(request.endpoint, link)
-        else:
-            _discard(link)
-        return reader.reply()
+            reply = connection.exchange(request, deadline)
+            kept = self._keep(pool, request.endpoint, connection)
+        finally:
+            if not kept:
+                connection.close()
+        return reply
 
-    def _connect(self, endpoint: Endpoint) -> _Link:
-        deadline = Deadline(self._core)
-        shared: dict[str, Any] = {
-            "ssl_context": self._tls(endpoint),
-            "keepalive_expiry": self._keepalive_expiry,
-            "network_backend": DeadlineBackend(self._core.SyncBackend(), deadline),
-        }
-        origin, proxy = self._origin(endpoint), proxy_for(endpoint, self._environment)
-        if proxy is None:
-            return _Link(self._core.HTTPConnection(origin, **shared), deadline)
-        if proxy.is_tls:
-            shared["proxy_ssl_context"] = self._shared_context()
-        through = self._core.HTTPProxy(proxy.url, proxy_auth=proxy.auth, **shared)
-        return _Link(through.create_connection(origin), deadline)
+    def _connect(self, endpoint: Endpoint, deadline: Deadline) -> Connection:
+        route = self._route_to(endpoint)
+        return Connection.open(route, self._core, self._max_response_bytes, deadline)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Serve an `httpx.Client` that mounts this transport, in httpx's terms. The body is read before."""
         try:
-            reply = self.send(*_from_httpx(request, request.read()))
+            reply = self.send(*from_httpx(request, request.read()))
         except LLMConfigError as error:
-            _raise_for_httpx(error, request)
-        return _to_httpx(reply, request)
+            raise_for_httpx(error, request)
+        return to_httpx(reply, request)
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed as they come back."""
         self._closed = True
-        for link in self._pool_of(self).drain():
-            _discard(link)
+        for connection in self._pool_of(self).drain():
+            connection.close()
 
 
 class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
@@ -339,17 +209,24 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply, within `timeout` seconds. Raises as `StackTransport.send`."""
         self._check_open()
-        give_up_at = None if timeout is None else time.monotonic() + timeout
-        pool = self._pool_of(_running_loop())
+        deadline = Deadline(self._core, timeout)
+        pool: Pool[AsyncConnection] = self._pool_of(_running_loop())
         waiter = pool.take(anyio.Event)
         if waiter is not None:
             await self._wait(pool, waiter, request, timeout)
         try:
-            return await self._exchange(pool, request, timeout, give_up_at)
+            return await self._exchange(pool, request, deadline)
+        except Exception as error:
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            if mapped is None:
+                raise
+            raise mapped from error
         finally:
             pool.give_back()
 
-    async def _wait(self, pool: _Pool, waiter: _Waiter, request: WireRequest, timeout: float | None) -> None:
+    async def _wait(
+        self, pool: Pool[AsyncConnection], waiter: Waiter, request: WireRequest, timeout: float | None
+    ) -> None:
         served = False
         try:
             with anyio.move_on_after(timeout):
@@ -361,78 +238,38 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         if not served:
             raise self._too_long_in_line(request, timeout)
 
-    async def _exchange(
-        self, pool: _Pool, request: WireRequest, timeout: float | None, give_up_at: float | None
-    ) -> Reply:
-        link, dead = pool.pop_idle(request.endpoint)
+    async def _exchange(self, pool: Pool[AsyncConnection], request: WireRequest, deadline: Deadline) -> Reply:
+        connection, dead = pool.pop_idle(request.endpoint)
         for expired in dead:
-            await _discard_async(expired)
-        if link is None:
-            link = self._connect(request.endpoint)
-        link.deadline.at = give_up_at
-        reader: ReplyReader | None = None
+            await expired.aclose()
+        if connection is None:
+            connection = await self._connect(request.endpoint, deadline)
+        kept = False
         try:
-            response = await link.connection.handle_async_request(self._core_request(request))
-            reader = ReplyReader(response.status, response.headers, max_bytes=self._max_response_bytes)
-            async for chunk in response.stream:
-                if not reader.feed(chunk):
-                    await _discard_async(link)  # which ends the stream
-            await response.aclose()
-        except Exception as error:
-            await _discard_async(link)
-            if reader is not None and reader.failure is not None:
-                raise reader.failure from error
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
-            if mapped is None:
-                raise
-            raise mapped from error
-        except BaseException:
-            await _discard_async(link)
-            raise
-        if reader.failure is None and self._may_be_reused(link):
-            pool.push_idle(request.endpoint, link)
-        else:
-            await _discard_async(link)
-        return reader.reply()
+            reply = await connection.exchange(request, deadline)
+            kept = self._keep(pool, request.endpoint, connection)
+        finally:
+            if not kept:
+                await connection.aclose()
+        return reply
 
-    def _connect(self, endpoint: Endpoint) -> _Link:
-        deadline = Deadline(self._core)
-        shared: dict[str, Any] = {
-            "ssl_context": self._tls(endpoint),
-            "keepalive_expiry": self._keepalive_expiry,
-            "network_backend": AsyncDeadlineBackend(self._core.AnyIOBackend(), deadline),
-        }
-        origin, proxy = self._origin(endpoint), proxy_for(endpoint, self._environment)
-        if proxy is None:
-            return _Link(self._core.AsyncHTTPConnection(origin, **shared), deadline)
-        if proxy.is_tls:
-            shared["proxy_ssl_context"] = self._shared_context()
-        through = self._core.AsyncHTTPProxy(proxy.url, proxy_auth=proxy.auth, **shared)
-        return _Link(through.create_connection(origin), deadline)
+    async def _connect(self, endpoint: Endpoint, deadline: Deadline) -> AsyncConnection:
+        route = self._route_to(endpoint)
+        return await AsyncConnection.open(route, self._core, self._max_response_bytes, deadline)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Serve an `httpx.AsyncClient` that mounts this transport. As `StackTransport.handle_request`."""
         try:
-            reply = await self.send(*_from_httpx(request, await request.aread()))
+            reply = await self.send(*from_httpx(request, await request.aread()))
         except LLMConfigError as error:
-            _raise_for_httpx(error, request)
-        return _to_httpx(reply, request)
+            raise_for_httpx(error, request)
+        return to_httpx(reply, request)
 
     async def aclose(self) -> None:
         """Close the idle connections of this event loop; those in use are closed as they come back."""
         self._closed = True
-        for link in self._pool_of(_running_loop()).drain():
-            await _discard_async(link)
-
-
-def _discard(link: _Link) -> None:
-    with contextlib.suppress(Exception):  # it is of no use any more, whatever it says
-        link.connection.close()
-
-
-async def _discard_async(link: _Link) -> None:
-    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True), contextlib.suppress(Exception):
-        await link.connection.aclose()
+        for connection in self._pool_of(_running_loop()).drain():
+            await connection.aclose()
 
 
 def _running_loop() -> Any:
@@ -451,44 +288,3 @@ def _import_core(family: Family) -> Any:
         raise InvalidRequestError(
             "transport='httpx2' needs the extra: pip install 'llm-config-sdk[httpx2]'"
         ) from error
-
-
-# --- As transports of httpx ---------------------------------------------------------------------
-
-_HOP_BY_HOP: Final = frozenset(
-    {"host", "content-length", "transfer-encoding", "accept-encoding", "connection"}
-)
-
-
-def _from_httpx(request: httpx.Request, body: bytes) -> tuple[WireRequest, float | None]:
-    url = request.url
-    endpoint = Endpoint.parse(f"{url.scheme}://{url.netloc.decode('ascii')}")
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-    timeouts = [seconds for seconds in request.extensions.get("timeout", {}).values() if seconds is not None]
-    wire = WireRequest(request.method, endpoint, url.raw_path.decode("ascii"), headers, body or None)
-    return wire, max(timeouts, default=None)
-
-
-_BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-
-
-def _to_httpx(reply: Reply, request: httpx.Request) -> httpx.Response:
-    headers = {name: value for name, value in reply.headers.items() if name not in _BODY_HEADERS}
-    return httpx.Response(reply.status, headers=headers, content=reply.body, request=request)
-
-
-def _raise_for_httpx(error: LLMConfigError, request: httpx.Request) -> NoReturn:
-    """Raise what users of httpx catch; ours is its cause."""
-    raise _httpx_class(error)(error.message, request=request) from error
-
-
-def _httpx_class(error: LLMConfigError) -> type[httpx.RequestError]:
-    if isinstance(error, RequestTimeoutError):
-        if error.details == IN_LINE:
-            return httpx.PoolTimeout
-        return httpx.ConnectTimeout if error.never_sent else httpx.ReadTimeout
-    if isinstance(error, ConnectFailedError):
-        return httpx.ConnectError
-    if isinstance(error, ResponseDecodeError):
-        return httpx.DecodingError
-    return httpx.RemoteProtocolError if isinstance(error, TransportError) else httpx.LocalProtocolError

@@ -1,0 +1,92 @@
+"""HTTP/1.1 on one connection, without I/O: a request becomes bytes, and bytes become a reply.
+
+h11 keeps the protocol's state (RFC 9112). Here is what it is asked, and when a connection may be used again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import h11
+
+from llm_config_sdk.transport.exchange import ReplyReader
+
+if TYPE_CHECKING:
+    from llm_config_sdk.decoding import Reply
+
+MAX_HEAD_BYTES: Final = 100 * 1024
+"""Bytes of a response's status line and headers: more than any proxy or server is known to send."""
+
+
+class Http11:
+    """One connection's side of the protocol.
+
+    Args:
+        max_response_bytes: Bytes of a body, on the wire and after decompression.
+    """
+
+    __slots__ = ("_max_bytes", "_reader", "_state")
+
+    def __init__(self, max_response_bytes: int) -> None:
+        self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._max_bytes = max_response_bytes
+        self._reader: ReplyReader | None = None
+
+    def request(
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes | None = None
+    ) -> bytes:
+        """Begin an exchange.
+
+        Returns:
+            The bytes to send.
+
+        Raises:
+            h11.LocalProtocolError: They would be no HTTP.
+        """
+        state = self._state
+        if state.our_state is h11.DONE:
+            state.start_next_cycle()
+        self._reader = None
+        parts = [state.send(h11.Request(method=method, target=target, headers=headers))]
+        if body:
+            parts.append(state.send(h11.Data(data=body)))
+        parts.append(state.send(h11.EndOfMessage()))
+        return b"".join(part for part in parts if part)
+
+    def receive(self, data: bytes) -> bool:
+        """Take the next bytes from the wire, none at its end; say whether more are wanted.
+
+        Raises:
+            h11.RemoteProtocolError: They are no HTTP, or end too early.
+        """
+        state = self._state
+        if not data and state.their_state is h11.SEND_RESPONSE:
+            raise h11.RemoteProtocolError("the server closed the connection without a response")
+        state.receive_data(data)
+        while (event := state.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Data):
+                if self._reader is not None and not self._reader.feed(event.data):
+                    return False
+            elif isinstance(event, h11.Response):
+                self._reader = ReplyReader(event.status_code, event.headers, max_bytes=self._max_bytes)
+            elif not isinstance(event, h11.InformationalResponse):  # the end, or a tunnel's beginning
+                return False
+        return True
+
+    def reply(self) -> Reply:
+        """Finish the exchange.
+
+        Raises:
+            ResponseDecodeError: The body is too large, or not what the headers say.
+        """
+        if self._reader is None:
+            raise h11.RemoteProtocolError("there was no response")
+        return self._reader.reply()
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether it may carry another exchange: both sides are done, and nothing is left over."""
+        state = self._state
+        left_over, has_ended = state.trailing_data
+        is_done = state.our_state is h11.DONE and state.their_state is h11.DONE
+        return is_done and not left_over and not has_ended
