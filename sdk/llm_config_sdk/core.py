@@ -679,18 +679,20 @@ class Core:
     def _judge(self, value: Any, attempt: Attempt[Any], reply: Reply) -> Any:
         call, held = attempt.call, attempt.held
         validator = read_validator(reply)
-        if validator is None and held is not None and value is held.value:
+        is_held = held is not None and value is held.value
+        if validator is None and held is not None and is_held:
             validator = held.validator
         if call.operation is operations.GET_CONFIG:
             _check_asked_for(value, call)
-            value = self._mark(value, attempt, validator)
+            value = self._mark(value, attempt, validator, is_held=is_held)
             self._hold(value, attempt, validator)
             return Fetched(value, attempt.as_of)
         if call.operation is operations.LIST_CONFIGS or call.operation is operations.GET_HISTORY:
             call.progress.following = read_next(reply.headers.get("link"))
         if call.operation is operations.LIST_CONFIGS:
             # The 0.5 server matches namespaces by prefix, and no server promises an order.
-            own = [self._mark(entry, attempt) for entry in value if entry.namespace == call.namespace]
+            mine = (entry for entry in value if entry.namespace == call.namespace)
+            own = [self._mark(entry, attempt, is_held=is_held) for entry in mine]
             own.sort(key=lambda entry: entry.key)
             self._hold(own, attempt, validator)
             return own
@@ -718,7 +720,14 @@ class Core:
             return entry.model_copy(update={"stored_value": SecretStr(body["value"]), "secret": True})
         return entry.as_secret()
 
-    def _mark(self, entry: ConfigEntry, attempt: Attempt[Any], validator: str | None = None) -> ConfigEntry:
+    def _mark(
+        self,
+        entry: ConfigEntry,
+        attempt: Attempt[Any],
+        validator: str | None = None,
+        *,
+        is_held: bool = False,
+    ) -> ConfigEntry:
         """Note where an entry came from, and that it is a secret where the server does not say so."""
         if self._secrets and (entry.namespace, entry.key, entry.environment.value) in self._secrets:
             entry = entry.as_secret()
@@ -729,7 +738,8 @@ class Core:
             now=self.clock.time,
             validator=validator,
         )
-        return entry.with_provenance(mark) if entry is attempt.held else entry.mark(mark)
+        # What was held is in other hands already; what was just read is in nobody's.
+        return entry.with_provenance(mark) if is_held else entry.mark(mark)
 
     # --- Outcomes ---
 

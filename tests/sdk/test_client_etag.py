@@ -66,6 +66,19 @@ def test_a_stale_entry_is_renewed_without_its_body(connect_any, server, clock, m
     server.journal.assert_count(2)
 
 
+def test_what_a_caller_has_in_hand_stays_as_it_was_when_it_is_renewed(connect, server, clock, model):
+    client = connect(cache=TTL)
+    first = client.get_config(NAMESPACE, "model")
+    cached = client.get_config(NAMESPACE, "model")
+    clock.advance(31)
+    client.get_config(NAMESPACE, "model")
+    assert statuses(server) == [200, 304]
+    assert [(entry.source, entry.age, entry.attempts) for entry in (first, cached)] == [
+        ("server", 31, 1),
+        ("cache", 31, 0),
+    ]
+
+
 def test_an_entry_goes_on_being_renewed(connect, server, clock, model):
     client = connect(cache=TTL)
     for _ in range(4):
