@@ -46,7 +46,6 @@ DIFFERENCES: Final[Mapping[str, Mapping[str, str]]] = {
         "test_an_entry_that_could_not_be_renewed_is_stale_and_keeps_its_tag": _NO_TAGS,
         "test_an_outage_in_between_leaves_a_watch_its_tag": _NO_TAGS,
         "test_what_a_caller_has_in_hand_stays_as_it_was_when_it_is_renewed": _NO_TAGS,
-        "test_an_entry_that_was_handed_out_is_not_renewed_behind_its_owners_back": _NO_TAGS,
         "test_what_has_changed_is_sent_whole": _NO_TAGS,
         "test_what_is_watched_is_asked_for_by_its_tag": _NO_TAGS,
     },

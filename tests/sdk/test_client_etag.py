@@ -120,16 +120,6 @@ def test_a_watched_entry_is_asked_for_by_its_tag(connect, server, clock, face, m
     assert statuses(server) == [200, 304, 304, 200]
 
 
-def test_an_entry_that_was_handed_out_is_not_renewed_behind_its_owners_back(connect, server, clock, model):
-    client = connect(cache=TTL)
-    client.get_config(NAMESPACE, "model")
-    handed_out = client.get_config(NAMESPACE, "model")
-    clock.advance(31)
-    renewed = client.get_config(NAMESPACE, "model")
-    assert (renewed.source, renewed.age, statuses(server)) == ("server", 0, [200, 304])
-    assert (handed_out.source, handed_out.age, handed_out.attempts) == ("cache", 31, 0)
-
-
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize(
     "watched",
