@@ -80,15 +80,15 @@ class Platform:
         """Put the components together."""
         self.randomness = randomness
         self.options = options
-        self.conditions = Conditions()
-        self.store = Store(storage, self.conditions)
-        self.cache = ServerCache(self.conditions, self.store)
-        self.reader = Reader(self.store, self.cache, self.conditions, caching=options.caching)
-        self.rbac = Rbac(self.conditions, randomness, storage)
-        self.vault = Vault(self.conditions, storage, encryption_key, origin=vault_origin)
-        self.audit = AuditLog(self.conditions, storage)
-        self.limiter = None if limits is None else Limiter(limits)
-        self.idempotency = IdempotencyKeys(storage)
+        self.conditions: Conditions = Conditions()
+        self.store: Store = Store(storage, self.conditions)
+        self.cache: ServerCache = ServerCache(self.conditions, self.store)
+        self.reader: Reader = Reader(self.store, self.cache, self.conditions, caching=options.caching)
+        self.rbac: Rbac = Rbac(self.conditions, randomness, storage)
+        self.vault: Vault = Vault(self.conditions, storage, encryption_key, origin=vault_origin)
+        self.audit: AuditLog = AuditLog(self.conditions, storage)
+        self.limiter: Limiter | None = None if limits is None else Limiter(limits)
+        self.idempotency: IdempotencyKeys = IdempotencyKeys(storage)
         self.sealed_here: set[str] = set()  # the etags of records whose secret this very process sealed
 
     def reset(self) -> None:
@@ -182,9 +182,9 @@ class Core:
         """Begin with an empty journal and no faults."""
         self.profile = profile
         self.platform = platform
-        self.lock = RLock()
-        self.faults = FaultBook(platform.randomness, self.lock)
-        self.journal = Journal()
+        self.lock: RLock = RLock()
+        self.faults: FaultBook = FaultBook(platform.randomness, self.lock)
+        self.journal: Journal = Journal()
         self.defects: list[Exception] = []
         self.aside: Callable[[Request], Aside | None] | None = None
         self._asides = 0
@@ -241,7 +241,7 @@ class Exchange:
         self._entry = entry
         self._pick: Pick | None = None
         self._has_waited = False
-        self.request = request
+        self.request: Request = request
         self.request_id = request_id
 
     def answer_head(self, at: At) -> Outcome | Later | None:
@@ -341,7 +341,7 @@ class AsideExchange(Exchange):
         """Answer, now that the body is there."""
         core = self._core
         with core.lock:
-            self.request = self.request.with_body(body)
+            self.request: Request = self.request.with_body(body)
             call = self._call(at)
             try:
                 said = self._aside(call)

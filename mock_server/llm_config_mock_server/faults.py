@@ -468,14 +468,14 @@ class Rule:
         self._book = book
         self.number = number
         self.match = match
-        self.steps = tuple(steps) * times
+        self.steps: tuple[Step, ...] = tuple(steps) * times
         self.repeat: Repeat = repeat
         self.probability = probability
         self.between = between
         self.every = every
         self.since = since
-        self.judged = 0
-        self.fired = 0
+        self.judged: int = 0
+        self.fired: int = 0
 
     @property
     def is_spent(self) -> bool:

@@ -17,6 +17,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+from .authority import make_authority
 from .hosts.port import BACKLOG, Port, arm_reset, shut
 from .randomness import Randomness
 
@@ -44,6 +45,8 @@ Certificate = Literal["valid", "expired", "wrong-host", "untrusted"]
 
 
 class _Kind(Enum):
+    """What a trouble does to the bytes."""
+
     REFUSE = auto()
     HANG = auto()
     RESET = auto()
@@ -479,12 +482,9 @@ class _Certificates:
     """What the proxy can show in a handshake, made when it is first asked for."""
 
     def __init__(self, host: str) -> None:
-        import trustme  # noqa: PLC0415 - an extra: only where TLS is asked for
-
-        self._make_authority = trustme.CA
         self._host = host
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self.authority = trustme.CA()
+        self.authority = make_authority()
 
     def context(self, kind: Certificate) -> ssl.SSLContext:
         if kind not in self._contexts:
@@ -502,7 +502,7 @@ class _Certificates:
                 case "wrong-host":
                     leaf = self.authority.issue_cert("somebody-else.invalid")
                 case "untrusted":
-                    leaf = self._make_authority().issue_cert(self._host, "localhost")
+                    leaf = make_authority().issue_cert(self._host, "localhost")
                 case _:
                     raise ValueError(f"a certificate can be expired, wrong-host or untrusted, not {kind!r}")
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -26,7 +26,7 @@ class Randomness:
     def __init__(self, seed: int | None = None, *, run: int = 1) -> None:
         """Choose the seed."""
         self._run: tuple[int, ...] = () if run == 1 else (run,)
-        self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
+        self.seed: int = secrets.randbits(_SEED_BITS) if seed is None else seed
         self._counts = {"request": count(1), "entry": count(1)}
 
     def derive(self, *parts: object) -> random.Random:

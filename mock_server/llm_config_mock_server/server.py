@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 from llm_config_sdk.contract import Environment, key_problem, namespace_problem
 
 from .aside import Aside
+from .authority import make_authority
 from .console import PATH as CONSOLE_PATH
 from .core import VALUE_MAX_BYTES, Core, Options, Platform
 from .faults import CHAOS_RATE, FaultBook, Match, Repeat, Rule, Step, error
@@ -503,9 +504,7 @@ class MockServer:
     def _server_side(self) -> ssl.SSLContext:
         import ssl  # noqa: PLC0415 - costs start-up time, and most servers are plain
 
-        import trustme  # noqa: PLC0415 - an extra: only where TLS is asked for
-
-        self._authority = trustme.CA()
+        self._authority = make_authority()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._authority.issue_cert(self._host, "localhost").configure_cert(context)
         return context

@@ -99,7 +99,7 @@ class SqliteStorage:
         self, path: str | os.PathLike[str], *, capacity: int | None = None, seed: int | None = None
     ) -> None:
         """Open the database, or make it."""
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._capacity = capacity
         self._lock = RLock()
         self._owner = 0
@@ -115,6 +115,8 @@ class SqliteStorage:
         try:
             with self._writing() as database:
                 self._prepare(database, seed)
+                self.seed: int
+                self.starts: int
                 self.seed, self.starts = database.execute("SELECT seed, starts FROM origin").fetchone()
         except ComponentFailureError as error:
             self.close()

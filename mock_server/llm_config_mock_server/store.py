@@ -57,7 +57,7 @@ class Store:
     def __init__(self, storage: Storage, conditions: Conditions) -> None:
         """Put a store on a storage."""
         self.storage = storage
-        self.changes = 0  # tells whoever shows entries that there is something new
+        self.changes: int = 0  # tells whoever shows entries that there is something new
         self._conditions = conditions
 
     @property

@@ -76,9 +76,9 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock. Monotonic time is `time.monotonic`, so stepping the clock changes nothing."""
 
-    monotonic = staticmethod(time.monotonic)
-    sleep = staticmethod(time.sleep)
-    time = staticmethod(time.time)
+    monotonic: staticmethod[[], float] = staticmethod(time.monotonic)
+    sleep: staticmethod[[float], None] = staticmethod(time.sleep)
+    time: staticmethod[[], float] = staticmethod(time.time)
 
     def __repr__(self) -> str:
         return "SystemClock()"

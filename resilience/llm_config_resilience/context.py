@@ -73,9 +73,9 @@ class Context:
         self.kwargs = kwargs
         self.slots: list[Any] = pipeline.blank.copy()
         #: How often the function was called so far, this time included.
-        self.calls = 0
+        self.calls: int = 0
         #: When the call must be over, on `clock`; `inf` for never.
-        self.deadline = inf
+        self.deadline: float = inf
         parent = _current.get()
         if parent is not None and not parent.over and parent.pipeline.clock is pipeline.clock:
             self.parent = parent

@@ -107,10 +107,10 @@ class Call:
         then: Callable[[Context, int, Any], Directive | None] | None = None,
         orelse: Callable[[Context, int, Exception], Directive | None] | None = None,
     ) -> None:
-        self.fn = fn
-        self.args = args
-        self.then = then
-        self.orelse = orelse
+        self.fn: Callable[..., Any] = fn
+        self.args: tuple[Any, ...] = args
+        self.then: Callable[[Context, int, Any], Directive | None] | None = then
+        self.orelse: Callable[[Context, int, Exception], Directive | None] | None = orelse
 
     def __repr__(self) -> str:
         return f"Call({self.fn!r}, *{self.args!r})"

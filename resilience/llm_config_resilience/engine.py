@@ -34,10 +34,10 @@ class Flight:
     __slots__ = ("abandoned", "branch", "error", "gate", "landed", "value")
 
     def __init__(self, branch: Context) -> None:
-        self.branch = branch
-        self.gate = Gate()
-        self.landed = False
-        self.abandoned = False
+        self.branch: Context = branch
+        self.gate: Gate = Gate()
+        self.landed: bool = False
+        self.abandoned: bool = False
         self.value: Any = None
         self.error: Exception | None = None
 

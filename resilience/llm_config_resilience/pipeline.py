@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from llm_config_resilience.clock import Clock
-    from llm_config_resilience.events import Listener
+    from llm_config_resilience.events import EventKind, Listener
     from llm_config_resilience.strategies.strategy import Strategy
 
 T = TypeVar("T")
@@ -117,15 +117,15 @@ class Pipeline:
     ) -> None:
         self.name = name
         self.layers = strategies
-        self.listeners = tuple(listeners)
-        self.hearers = hearers(self.listeners)
+        self.listeners: tuple[Listener, ...] = tuple(listeners)
+        self.hearers: dict[EventKind, tuple[Listener, ...]] = hearers(self.listeners)
         self.clock: Clock = _SYSTEM_CLOCK if clock is None else clock
         #: Bound here once: every call asks.
-        self.now = self.clock.monotonic
-        self.random = random_module.random if random is None else random
+        self.now: Callable[[], float] = self.clock.monotonic
+        self.random: Callable[[], float] = random_module.random if random is None else random
         self.blank: list[Any] = [None] * len(strategies)
-        self.labels = _labels(strategies)
-        self.background = Background()
+        self.labels: tuple[str, ...] = _labels(strategies)
+        self.background: Background = Background()
         self._warnings = tuple(lint(strategies))
         for warning in self._warnings:
             warnings.warn(warning, PipelineOrderWarning, stacklevel=2)

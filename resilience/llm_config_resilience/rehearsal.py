@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm_config_resilience.clock import Clock
+    from collections.abc import Callable
+
+    from llm_config_resilience.clock import Clock, Expiry
     from llm_config_resilience.events import Listener
+    from llm_config_resilience.gate import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,10 @@ class SleeplessClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.monotonic = clock.monotonic
-        self.time = clock.time
-        self.wait = clock.wait
-        self.wait_async = clock.wait_async
-        self.expiring = clock.expiring
+        self.monotonic: Callable[[], float] = clock.monotonic
+        self.time: Callable[[], float] = clock.time
+        self.wait: Callable[[Gate, float], bool] = clock.wait
+        self.expiring: Callable[[float], Expiry] = clock.expiring
 
     def __repr__(self) -> str:
         return f"SleeplessClock({self._clock!r})"
@@ -60,6 +62,10 @@ class SleeplessClock:
         import anyio.lowlevel  # noqa: PLC0415 - sync users never need it
 
         await anyio.lowlevel.checkpoint()
+
+    async def wait_async(self, gate: Gate, seconds: float, /) -> bool:
+        """Wait for a gate as the other clock does."""
+        return await self._clock.wait_async(gate, seconds)
 
 
 #: Scoped like any context variable: other threads and tasks made before are not touched.

@@ -56,19 +56,19 @@ class Route:
     ) -> None:
         self._layers = layers
         self._tails: dict[int, Route] = {}
-        self.start = start
-        self.end = end
+        self.start: int = start
+        self.end: int = end
         #: Where a call comes in: after `start` in a tail, whose first layer has been asked before.
-        self.first = first
-        self.outermost = outermost
+        self.first: int = first
+        self.outermost: bool = outermost
         #: The scope that ends this route, and what runs inside it; `None` where the function does.
-        self.around = around
-        self.proceed = proceed
+        self.around: Callable[..., Any] | None = around
+        self.proceed: Callable[..., Any] | None = proceed
         ends = ends or {}
-        self.entering = _table(layers, "before", start, end, ends, inwards=True)
-        self.leaving = _table(layers, "succeeded", start, end, ends)
-        self.failing = _table(layers, "failed", start, end, ends)
-        self.releasing = _table(layers, "released", start, end, ends)
+        self.entering: tuple[Hooks, ...] = _table(layers, "before", start, end, ends, inwards=True)
+        self.leaving: tuple[Hooks, ...] = _table(layers, "succeeded", start, end, ends)
+        self.failing: tuple[Hooks, ...] = _table(layers, "failed", start, end, ends)
+        self.releasing: tuple[Hooks, ...] = _table(layers, "released", start, end, ends)
 
     def rest(self, phase: int, at: int) -> Hooks:
         """The hooks that follow those of layer `at`."""

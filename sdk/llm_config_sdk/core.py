@@ -34,7 +34,7 @@ from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
 from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
-from llm_config_sdk.credentials import AUTHORIZATION, Token, credentials_for
+from llm_config_sdk.credentials import AUTHORIZATION, Credentials, Token, credentials_for
 from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.hints import OWN_LIMIT
@@ -168,7 +168,7 @@ class Core:
 
     def __init__(self, options: Options) -> None:
         backups = options.backups
-        self.credentials = credentials_for(options.token)
+        self.credentials: Credentials | None = credentials_for(options.token)
         settings = read_settings(
             {
                 "base_url": options.base_url,
@@ -185,16 +185,20 @@ class Core:
                 "no server to talk to: pass base_url=… or set LLM_CONFIG_BASE_URL"
             )
         self._options, self._settings = options, settings
-        self.environment = settings.environment
-        self.timeout = settings.timeout
-        self.user = settings.user
-        self.endpoints = tuple(Endpoint.parse(url) for url in (settings.base_url, *settings.backups))
+        self.environment: Environment = settings.environment
+        self.timeout: float = settings.timeout
+        self.user: str | None = settings.user
+        self.endpoints: tuple[Endpoint, ...] = tuple(
+            Endpoint.parse(url) for url in (settings.base_url, *settings.backups)
+        )
         self.clock: Clock = options.clock if options.clock is not None else SystemClock()
         self._listeners = tuple(options.listeners)
-        self.observers = Observers.of(self._listeners, self.clock)
+        self.observers: Observers | None = Observers.of(self._listeners, self.clock)
         self.cache = _open_cache(options.cache, self.endpoints[0].url, self.clock)
-        self.snapshot = _open_snapshot(options, self.endpoints[0].url, self.clock, self._lost)
-        self.stack = Stack(
+        self.snapshot: SnapshotStore | None = _open_snapshot(
+            options, self.endpoints[0].url, self.clock, self._lost
+        )
+        self.stack: Stack = Stack(
             options.resilience,
             self.endpoints,
             cache=self.cache,
@@ -211,8 +215,8 @@ class Core:
         self._parent: Core | None = None
         self._closed = False
         self._on_snapshot = False  # whether the last answer was a snapshot's: told once, not at every read
-        self.closing = Gate()
-        self.watchers = Background(max_threads=_MAX_WATCHERS, max_jobs=_MAX_WATCHERS)
+        self.closing: Gate = Gate()
+        self.watchers: Background = Background(max_threads=_MAX_WATCHERS, max_jobs=_MAX_WATCHERS)
 
     def with_options(
         self,
@@ -566,7 +570,13 @@ class Core:
         return replace(plan, call=replace(plan.call, held=tracker.held), is_quiet=True)
 
     def tracker(
-        self, namespace: str, key: str | None, env: Environment | str | None, interval: float
+        self,
+        namespace: str,
+        key: str | None,
+        env: Environment | str | None,
+        interval: float,
+        *,
+        initial: bool,
     ) -> tuple[Tracker, Environment]:
         """Begin to watch."""
         self.check_open()
@@ -574,7 +584,7 @@ class Core:
         operation: Operation[Any] = operations.LIST_CONFIGS if key is None else operations.GET_CONFIG
         # Bad names are refused now, not at the first poll.
         operations.prepare(operation, namespace, key, environment)
-        return Tracker(namespace, key, interval), environment
+        return Tracker(namespace, key, interval, initial=initial), environment
 
     def follow(self, job: Callable[[], object]) -> None:
         """Run a watcher in a thread of its own.

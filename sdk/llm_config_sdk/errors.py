@@ -172,8 +172,8 @@ class LLMConfigError(Exception):
         self.attempts = attempts
         self.is_route_problem = is_route_problem
         named_module = module if module is not None else self.details.get("module")
-        self.module = None if is_route_problem else _known_module(named_module)
-        self.category = category or self._judge_category()
+        self.module: Module | None = None if is_route_problem else _known_module(named_module)
+        self.category: ErrorCategory = category or self._judge_category()
         self._hint = hint
         self.__class__ = _with_families(type(self), self.category, self.module)
 
@@ -447,103 +447,103 @@ _MODULES: Final[Mapping[str, Module]] = {module.value: module for module in Modu
 class InvalidRequestError(ClientError):
     """INVALID_REQUEST: the request is malformed, or the server is not what the base URL promises."""
 
-    taxonomy_code = ErrorCode.INVALID_REQUEST
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.INVALID_REQUEST
 
 
 class UnauthorizedError(ClientError):
     """UNAUTHORIZED: no token, or one that the platform does not accept."""
 
-    taxonomy_code = ErrorCode.UNAUTHORIZED
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.UNAUTHORIZED
 
 
 class PermissionDeniedError(ClientError):
     """PERMISSION_DENIED: the token is good, and does not allow this."""
 
-    taxonomy_code = ErrorCode.PERMISSION_DENIED
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.PERMISSION_DENIED
 
 
 class NotFoundError(ClientError):
     """NOT_FOUND: the thing asked for does not exist, or (`is_route_problem`) the path does not."""
 
-    taxonomy_code = ErrorCode.NOT_FOUND
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.NOT_FOUND
 
 
 class VersionNotFoundError(NotFoundError):
     """VERSION_NOT_FOUND: the config exists, and this version of it does not."""
 
-    taxonomy_code = ErrorCode.VERSION_NOT_FOUND
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.VERSION_NOT_FOUND
 
 
 class ConflictError(ClientError):
     """CONFLICT: the config changed since it was read. Never retried: read it again first."""
 
-    taxonomy_code = ErrorCode.CONFLICT
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.CONFLICT
 
 
 class RateLimitExceededError(ClientError):
     """RATE_LIMIT_EXCEEDED: too many requests; `retry_after` says how long to wait, where it is known."""
 
-    taxonomy_code = ErrorCode.RATE_LIMIT_EXCEEDED
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.RATE_LIMIT_EXCEEDED
 
 
 class ValidationError(ValidationFailure):
     """VALIDATION_ERROR: the data broke a rule that has no code of its own."""
 
-    taxonomy_code = ErrorCode.VALIDATION_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.VALIDATION_ERROR
 
 
 class InvalidNamespaceError(ValidationFailure):
     """INVALID_NAMESPACE: not a namespace the platform accepts."""
 
-    taxonomy_code = ErrorCode.INVALID_NAMESPACE
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.INVALID_NAMESPACE
 
 
 class InvalidKeyError(ValidationFailure):
     """INVALID_KEY: not a config's key the platform accepts."""
 
-    taxonomy_code = ErrorCode.INVALID_KEY
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.INVALID_KEY
 
 
 class InvalidValueError(ValidationFailure):
     """INVALID_VALUE: the value has the wrong type, size or form."""
 
-    taxonomy_code = ErrorCode.INVALID_VALUE
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.INVALID_VALUE
 
 
 class InternalError(ServerError):
     """INTERNAL_ERROR: the platform failed in a way that it does not explain."""
 
-    taxonomy_code = ErrorCode.INTERNAL_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.INTERNAL_ERROR
 
 
 class StorageError(ServerError):
     """STORAGE_ERROR: the platform's storage failed; a `SystemFailure` too where the host is to blame."""
 
-    taxonomy_code = ErrorCode.STORAGE_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.STORAGE_ERROR
 
 
 class EncryptionError(ServerError):
     """ENCRYPTION_ERROR: the platform could not encrypt. Critical, and not retriable."""
 
-    taxonomy_code = ErrorCode.ENCRYPTION_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.ENCRYPTION_ERROR
 
 
 class DecryptionError(ServerError):
     """DECRYPTION_ERROR: a secret could not be had in plain text. Critical, and not retriable."""
 
-    taxonomy_code = ErrorCode.DECRYPTION_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.DECRYPTION_ERROR
 
 
 class ServiceUnavailableError(ServerError):
     """SERVICE_UNAVAILABLE: the platform, or a proxy before it, cannot answer now."""
 
-    taxonomy_code = ErrorCode.SERVICE_UNAVAILABLE
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.SERVICE_UNAVAILABLE
 
 
 class DatabaseError(ServerError):
     """DATABASE_ERROR: the platform cannot reach its database."""
 
-    taxonomy_code = ErrorCode.DATABASE_ERROR
+    taxonomy_code: ClassVar[ErrorCode | None] = ErrorCode.DATABASE_ERROR
 
 
 # --- Born on this side of the wire --------------------------------------------------------------

@@ -14,15 +14,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from openfeature.exception import (
-    FlagNotFoundError,
-    GeneralError,
-    OpenFeatureError,
-    ProviderNotReadyError,
-    TypeMismatchError,
-)
-from openfeature.flag_evaluation import FlagResolutionDetails, Reason
-from openfeature.provider import AbstractProvider, Metadata
+try:
+    from openfeature.exception import (
+        FlagNotFoundError,
+        GeneralError,
+        OpenFeatureError,
+        ProviderNotReadyError,
+        TypeMismatchError,
+    )
+    from openfeature.flag_evaluation import FlagResolutionDetails, Reason
+    from openfeature.provider import AbstractProvider, Metadata
+except ModuleNotFoundError as _missing:  # pragma: no cover  # tests run with every extra
+    raise ModuleNotFoundError(
+        "flags need openfeature-sdk: pip install 'llm-config-sdk[openfeature]'"
+    ) from _missing
 
 from llm_config_sdk.core import is_absent
 from llm_config_sdk.errors import InvalidValueError, LLMConfigError

@@ -203,15 +203,16 @@ class Stack:
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
-        self.policy = policy or _PLAIN
+        self.policy: ResiliencePolicy = policy or _PLAIN
         self._snapshot = snapshot
         self._strict = strict
         self._listeners = listeners
         self._clock = clock
         self._shared = cache.shared if cache is not None else None
-        self.breakers = _breakers(self.policy.breaker, self._shared)
-        self.limits = limits if limits is not None else _limits(self.policy.rate_limit)
-        retry, self.budget = self.policy.retry, RetryBudget(_RETRY_QUOTA)
+        self.breakers: PerTarget | None = _breakers(self.policy.breaker, self._shared)
+        self.limits: PerTarget | None = limits if limits is not None else _limits(self.policy.rate_limit)
+        self.budget: RetryBudget = RetryBudget(_RETRY_QUOTA)
+        retry = self.policy.retry
         repeat: list[Strategy] = []
         resend: list[Strategy] = []
         if retry is not None:
@@ -228,11 +229,13 @@ class Stack:
         told = [Announcement(self._shared)] if self._shared is not None else []
         self._asked_once = (deadline, *together)
         self._uncached = (*repeat, to_any, *guard)
-        self.reads = self._pipeline("read", deadline, *repeat, to_any, *guard)
-        self.cached_reads = self._behind(cache)
-        self.writes = self._pipeline("write", *told, deadline, *resend, to_primary, *guard)
-        self.repeatable_writes = self._pipeline("write", *told, deadline, *repeat, to_primary, *guard)
-        self.plain = self._pipeline("plain", deadline, to_primary)
+        self.reads: Pipeline = self._pipeline("read", deadline, *repeat, to_any, *guard)
+        self.cached_reads: Pipeline = self._behind(cache)
+        self.writes: Pipeline = self._pipeline("write", *told, deadline, *resend, to_primary, *guard)
+        self.repeatable_writes: Pipeline = self._pipeline(
+            "write", *told, deadline, *repeat, to_primary, *guard
+        )
+        self.plain: Pipeline = self._pipeline("plain", deadline, to_primary)
         self._owned: tuple[Pipeline, ...] = (
             self.reads,
             self.cached_reads,

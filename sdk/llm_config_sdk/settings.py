@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import pydantic
 from pydantic import Field, SecretStr, field_validator
@@ -36,7 +36,7 @@ class ClientSettings(BaseSettings):
         minimum_tls: `LLM_CONFIG_MINIMUM_TLS`: the lowest version of TLS that is spoken, 1.2 or 1.3.
     """
 
-    model_config = SettingsConfigDict(
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
         env_prefix=ENV_PREFIX, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 

@@ -88,7 +88,7 @@ class SharedCache:
         self._failing: set[str] = set()
         self._circuits: list[_CircuitStorage] = []
         self._stopped = threading.Event()
-        self.listening = threading.Event()
+        self.listening: threading.Event = threading.Event()
         self._store = self._new_store()
         self._listener_of = 0
         _shared.add(self)

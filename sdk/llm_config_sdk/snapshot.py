@@ -116,11 +116,11 @@ class SnapshotStore:
         self._on_loss = on_loss
         self._time = time.time if clock is None else clock.time
         settings = policy if policy is not None else SnapshotPolicy()
-        self.max_age = inf if settings.max_age is None else settings.max_age
-        self.max_wait = settings.max_wait
+        self.max_age: float = inf if settings.max_age is None else settings.max_age
+        self.max_wait: float | None = settings.max_wait
         self._origin = origin
         self._seal = EntrySeal(policy.encryption_key if policy is not None else None)
-        self.path = Path(policy.path or default_path(origin)) if policy is not None else None
+        self.path: Path | None = Path(policy.path or default_path(origin)) if policy is not None else None
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._writer: threading.Thread | None = None
@@ -295,8 +295,8 @@ class FirstReads:
     def __init__(self, snapshot: SnapshotStore, known: Callable[[Key], object]) -> None:
         self._known = known
         self._snapshot = snapshot
-        self.set = snapshot.set
-        self.delete = snapshot.delete
+        self.set: Callable[[Key, Entry, float], None] = snapshot.set
+        self.delete: Callable[[Key], None] = snapshot.delete
 
     def get(self, key: Key) -> Entry | None:
         """Return the last known value of what the cache does not hold."""

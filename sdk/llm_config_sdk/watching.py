@@ -56,24 +56,25 @@ class Change:
 class Tracker:
     """What a watcher knows: the entries as they were, and whether there is an outage.
 
-    The first answer is what later ones are compared with, and no change itself.
+    The first answer is what later ones are compared with, and no change itself unless `initial` says so.
 
     Args:
         namespace: What is watched.
         key: The one entry that is watched; `None` for the whole namespace.
         interval: Seconds between two polls.
+        initial: Whether all entries of the first answer are told as created.
 
     Attributes:
         held: The last answer, where it came with an entity tag: the next poll asks by it.
     """
 
-    def __init__(self, namespace: str, key: str | None, interval: float) -> None:
+    def __init__(self, namespace: str, key: str | None, interval: float, *, initial: bool = False) -> None:
         if interval <= 0:
             raise InvalidRequestError(f"interval must be more than 0 seconds, not {interval!r}")
         self.namespace = namespace
         self.key = key
         self._interval = interval
-        self._known: dict[str, ConfigEntry] | None = None
+        self._known: dict[str, ConfigEntry] | None = {} if initial else None
         self._unavailable = False
         self.held: Held | None = None
 

@@ -23,7 +23,7 @@ from llm_config_mock_server.profiles.upstream_0_5.words import RefusedError
 from llm_config_mock_server.randomness import Randomness
 from llm_config_mock_server.storage import MemoryStorage
 
-TIMEOUT = 5.0  # seconds: a hang ends as a failure
+TIMEOUT = 30.0  # seconds: a hang ends as a failure, a busy machine does not
 ITEM = "/api/v1/configs/app%2Fllm/model"
 TLS = "X-Forwarded-Proto: https"
 JSON = "Content-Type: application/json"

@@ -160,6 +160,16 @@ def test_closing_the_client_ends_a_watch_that_waits(server, put):
     assert not ended.is_alive()
 
 
+def test_a_watch_tells_what_is_there_at_first_where_it_is_asked_to(connect, put, follow):
+    put("model", "gpt-4")
+    change = follow(connect().watch(NAMESPACE, interval=0.01, initial=True))
+    first = change()
+    assert (first.kind, first.key, first.old, first.new.value) == ("created", "model", None, "gpt-4")
+    put("model", "gpt-5")
+    then = change()
+    assert (then.kind, then.new.value) == ("updated", "gpt-5")
+
+
 def test_a_callback_is_told_in_the_background_and_may_fail(server, put, caplog):
     put("model", "gpt-4")
     heard = queue.Queue()

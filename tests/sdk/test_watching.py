@@ -49,6 +49,15 @@ def test_the_first_answer_is_no_change(tracker):
     assert tracker.saw([entry("a"), entry("b")]) == []
 
 
+def test_the_first_answer_is_told_where_that_is_asked_for():
+    tracker = Tracker("app/llm", None, 30.0, initial=True)
+    assert told(tracker.saw([entry("b"), entry("a", 3)])) == [
+        ("created", "a", None, 3),
+        ("created", "b", None, 1),
+    ]
+    assert tracker.saw([entry("b"), entry("a", 3)]) == []
+
+
 def test_the_same_answer_is_no_change(tracker):
     tracker.saw([entry("a")])
     assert tracker.saw([entry("a")]) == []

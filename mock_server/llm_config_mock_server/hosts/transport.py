@@ -51,7 +51,7 @@ class InProcessHost:
         self._lock = threading.Lock()
         self._open: set[Line] = set()
         self._left_alone: list[Line] = []
-        self.is_away = is_away
+        self.is_away: bool = is_away
 
     def start(self) -> None:
         """Take connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from importlib.util import find_spec
 from math import ceil, isinf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -65,6 +66,10 @@ class RedisStore:
         self._client: Any = None
         self._is_native = False
         if isinstance(client, str):
+            if find_spec("redis") is None:  # looked for, not loaded: a pipeline passes a broken store by
+                raise ModuleNotFoundError(
+                    "a store in Redis needs redis-py: pip install 'llm-config-sdk[redis]'"
+                )
             self._url = client
         else:
             self._client = client

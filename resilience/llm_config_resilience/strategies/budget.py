@@ -64,7 +64,7 @@ class RetryBudget:
         self._cost = retry_cost
         self._tokens = quota
         #: Whether the quota is full.
-        self.idle = True
+        self.idle: bool = True
         self._lock = new_lock()
 
     def __repr__(self) -> str:

@@ -113,7 +113,9 @@ class CacheFallback(Strategy):
         if (negative_on is None) != (negative_ttl == 0):
             raise ValueError("negative_on and negative_ttl go together: which errors, and for how long")
         self.name = name
-        self.times = CacheTimes(ttl, stale_while_revalidate, stale_if_error, stale_if_slow, negative_ttl)
+        self.times: CacheTimes = CacheTimes(
+            ttl, stale_while_revalidate, stale_if_error, stale_if_slow, negative_ttl
+        )
         self._store = store
         self._versions = store if store.local and isinstance(store, Generational) else None
         self._key = key

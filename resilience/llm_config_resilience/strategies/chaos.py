@@ -83,7 +83,7 @@ class Chaos(Strategy):
             raise ValueError("latency is 0 seconds or more, the least of two first")
         self.name = name
         self.enabled = enabled
-        self.seed = secrets.randbits(64) if seed is None else seed
+        self.seed: int | str = secrets.randbits(64) if seed is None else seed
         self._fault_rate = fault_rate
         self._error = error
         self._latency_rate = latency_rate if self._high else 0.0
@@ -92,7 +92,7 @@ class Chaos(Strategy):
         self._when = when
         self._count = 0
         self._lock = new_lock()
-        self.hooks = HOOKS if self._result_rate else HOOKS - {"succeeded"}
+        self.hooks: frozenset[str] = HOOKS if self._result_rate else HOOKS - {"succeeded"}
 
     def before(self, ctx: Context, at: int) -> Directive | None:
         """Delay the call, fail it, or let it go on."""

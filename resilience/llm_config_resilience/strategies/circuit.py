@@ -50,11 +50,11 @@ class Admission:
     __slots__ = ("began", "calls", "era")
 
     def __init__(self, era: object, began: float | None, calls: int = 0) -> None:
-        self.era = era
+        self.era: object = era
         #: When the call began, in seconds; `None` where nobody asks how long it took.
-        self.began = began
+        self.began: float | None = began
         #: How often the function had been called before.
-        self.calls = calls
+        self.calls: int = calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,9 @@ class Circuit:
     """
 
     def __init__(self, settings: CircuitSettings, *, watched: bool = False) -> None:
-        self.settings = settings
+        self.settings: CircuitSettings = settings
         self.state: CircuitState = "closed"
-        self.forced = False
+        self.forced: bool = False
         #: What lets a call pass without asking, the first time: on a closed circuit, where its duration does
         #: not matter.
         self.entry: Admission | None = None

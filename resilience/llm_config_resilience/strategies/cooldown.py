@@ -29,7 +29,7 @@ class Cooldown:
         self._lock = new_lock()
         self._cause: BaseException | None = None
         #: When it ends, on the pipelines' clock; 0 while there is none.
-        self.until = until
+        self.until: float = until
 
     def __repr__(self) -> str:
         return f"Cooldown(until={self.until})"

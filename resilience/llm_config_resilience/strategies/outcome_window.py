@@ -19,11 +19,13 @@ class OutcomeWindow:
     __slots__ = ("_buckets", "_width", "calls", "failures", "seconds", "slow")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
         self._width = seconds / _BUCKETS
         #: (number of the part, calls, failures, slow calls), oldest first.
         self._buckets: deque[list[int]] = deque()
-        self.calls = self.failures = self.slow = 0
+        self.calls: int = 0
+        self.failures: int = 0
+        self.slow: int = 0
 
     @property
     def failure_rate(self) -> float:

@@ -78,7 +78,7 @@ class Scope(Strategy):
     leaves one out of its `hooks` is an ordinary strategy in that colour as well.
     """
 
-    hooks = HOOKS | _AROUND
+    hooks: frozenset[str] = HOOKS | _AROUND
 
     def around(self, ctx: Context, at: int, proceed: Callable[[Context], Any]) -> Any:
         """Run what is inside.

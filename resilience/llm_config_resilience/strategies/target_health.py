@@ -68,15 +68,17 @@ class TargetHealth:
     __slots__ = ("ejections", "failures", "probe", "probe_until", "successes", "until", "window")
 
     def __init__(self, settings: HealthSettings) -> None:
-        self.failures = 0
-        self.ejections = 0
-        self.successes = 0
+        self.failures: int = 0
+        self.ejections: int = 0
+        self.successes: int = 0
         #: When probes begin, on the monotonic clock; `None` for a target that is well.
         self.until: float | None = None
         #: The call that probes it at present, and when that is given up.
         self.probe: object | None = None
-        self.probe_until = 0.0
-        self.window = None if settings.failure_rate is None else OutcomeWindow(settings.window)
+        self.probe_until: float = 0.0
+        self.window: OutcomeWindow | None = (
+            None if settings.failure_rate is None else OutcomeWindow(settings.window)
+        )
 
     @property
     def is_well(self) -> bool:

@@ -119,7 +119,7 @@ class Timeout(Scope):
         # As many jobs as threads: a call must not wait for a thread.
         self._threads = Background(max_threads, max_threads) if thread else None
         if self._threads is None:
-            self.hooks = Scope.hooks - {"around"}
+            self.hooks: frozenset[str] = Scope.hooks - {"around"}
         self._seconds = seconds
         #: The limit that is the same for every call; `None` where it has to be asked for.
         self._fixed = None if callable(seconds) else inf if seconds is None else seconds

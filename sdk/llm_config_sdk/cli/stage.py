@@ -101,7 +101,7 @@ class Stage:
     def __init__(self, primary: MockServer, backup: MockServer, directory: Path) -> None:
         self.primary = primary
         self.backup = backup
-        self.servers = (primary, backup)
+        self.servers: tuple[MockServer, MockServer] = (primary, backup)
         self._directory = directory
         self._runner = asyncio.Runner()
         self._logged: list[str] = []

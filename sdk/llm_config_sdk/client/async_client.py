@@ -804,6 +804,7 @@ class AsyncConfigClient:
         *,
         env: Environment | str | None = None,
         interval: float = INTERVAL,
+        initial: bool = False,
     ) -> AsyncWatch:
         """Watch an entry, or a whole namespace: an iterator of changes that waits for the next one.
 
@@ -815,11 +816,12 @@ class AsyncConfigClient:
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
             interval: Seconds between two polls.
+            initial: Whether the first answer is told as well: each entry of it as `created`.
 
         Raises:
             LLMConfigError: From the iterator: what will not pass by waiting (denied, invalid).
         """
-        tracker, environment = self._core.tracker(namespace, key, env, interval)
+        tracker, environment = self._core.tracker(namespace, key, env, interval, initial=initial)
 
         async def poll() -> list[ConfigEntry]:
             plan = self._core.plan_poll(tracker, environment)
@@ -841,6 +843,7 @@ class AsyncConfigClient:
         *,
         env: Environment | str | None = None,
         interval: float = INTERVAL,
+        initial: bool = False,
     ) -> AsyncWatch:
         """Have a callback told of changes, in the background, until the client or the result is closed.
 
@@ -850,6 +853,8 @@ class AsyncConfigClient:
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
             interval: Seconds between two polls.
+            initial: Whether the first answer is told as well: each entry of it as `created`. With it, nothing
+                is missed between what was read before and the first poll.
 
         Returns:
             What to close in order to stop.
@@ -857,7 +862,7 @@ class AsyncConfigClient:
         Raises:
             InvalidRequestError: The client is closed, or keeps too many callbacks informed already.
         """
-        watch = self.watch(namespace, key, env=env, interval=interval)
+        watch = self.watch(namespace, key, env=env, interval=interval, initial=initial)
 
         async def follow() -> None:
             async for change in watch:

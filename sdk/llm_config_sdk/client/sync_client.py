@@ -788,6 +788,7 @@ class ConfigClient:
         *,
         env: Environment | str | None = None,
         interval: float = INTERVAL,
+        initial: bool = False,
     ) -> Watch:
         """Watch an entry, or a whole namespace: an iterator of changes that waits for the next one.
 
@@ -799,11 +800,12 @@ class ConfigClient:
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
             interval: Seconds between two polls.
+            initial: Whether the first answer is told as well: each entry of it as `created`.
 
         Raises:
             LLMConfigError: From the iterator: what will not pass by waiting (denied, invalid).
         """
-        tracker, environment = self._core.tracker(namespace, key, env, interval)
+        tracker, environment = self._core.tracker(namespace, key, env, interval, initial=initial)
 
         def poll() -> list[ConfigEntry]:
             plan = self._core.plan_poll(tracker, environment)
@@ -825,6 +827,7 @@ class ConfigClient:
         *,
         env: Environment | str | None = None,
         interval: float = INTERVAL,
+        initial: bool = False,
     ) -> Watch:
         """Have a callback told of changes, in the background, until the client or the result is closed.
 
@@ -834,6 +837,8 @@ class ConfigClient:
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
             interval: Seconds between two polls.
+            initial: Whether the first answer is told as well: each entry of it as `created`. With it, nothing
+                is missed between what was read before and the first poll.
 
         Returns:
             What to close in order to stop.
@@ -841,7 +846,7 @@ class ConfigClient:
         Raises:
             InvalidRequestError: The client is closed, or keeps too many callbacks informed already.
         """
-        watch = self.watch(namespace, key, env=env, interval=interval)
+        watch = self.watch(namespace, key, env=env, interval=interval, initial=initial)
 
         def follow() -> None:
             for change in watch:

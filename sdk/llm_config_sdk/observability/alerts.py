@@ -126,7 +126,7 @@ class AlertMonitor(Observer):
         rules: AlertRules | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.rules = rules if rules is not None else AlertRules()
+        self.rules: AlertRules = rules if rules is not None else AlertRules()
         self._callbacks = callbacks
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._lock = threading.Lock()

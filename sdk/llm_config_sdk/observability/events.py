@@ -204,10 +204,10 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], clock: Clock) -> None:
         everyone = tuple(observers)
-        self.now = clock.monotonic
-        self.began = _overriding(everyone, "began")
-        self.sending = _overriding(everyone, "sending")
-        self.answered = _overriding(everyone, "answered")
+        self.now: Callable[[], float] = clock.monotonic
+        self.began: tuple[_Hook, ...] = _overriding(everyone, "began")
+        self.sending: tuple[_Hook, ...] = _overriding(everyone, "sending")
+        self.answered: tuple[_Hook, ...] = _overriding(everyone, "answered")
         self._ended = _overriding(everyone, "ended")
         self._noticed = _overriding(everyone, "noticed")
         self._enders = tuple(one for one in everyone if _overrides(one, "ended"))
@@ -288,7 +288,7 @@ class Observation:
     __slots__ = ("_attempts", "_is_over", "_observers", "_open", "call")
 
     def __init__(self, observers: Observers, call: ObservedCall) -> None:
-        self.call = call
+        self.call: ObservedCall = call
         self._observers = observers
         self._open: list[Sending] = []
         self._attempts = 0

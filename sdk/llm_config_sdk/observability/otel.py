@@ -16,10 +16,10 @@ from llm_config_sdk.observability.families import code_of, error_type
 try:
     from opentelemetry import metrics, propagate, trace
     from opentelemetry.trace import SpanKind, Status, StatusCode
-except ModuleNotFoundError as error:  # pragma: no cover  # tests run with every extra
+except ModuleNotFoundError as _missing:  # pragma: no cover  # tests run with every extra
     raise ModuleNotFoundError(
         "spans need opentelemetry-api: pip install 'llm-config-sdk[otel]', and an SDK to send them with"
-    ) from error
+    ) from _missing
 
 from llm_config_sdk._version import __version__
 

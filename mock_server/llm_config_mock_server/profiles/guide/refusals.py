@@ -40,9 +40,9 @@ class RefusedError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.status = CODES[code].status if status is None else status
-        self.details = dict(details or {})
-        self.retriable = CODES[code].retriable if retriable is None else retriable
+        self.status: int = CODES[code].status if status is None else status
+        self.details: dict[str, Any] = dict(details or {})
+        self.retriable: bool = CODES[code].retriable if retriable is None else retriable
         self.headers = headers
 
 

@@ -16,10 +16,10 @@ try:
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as error:  # pragma: no cover  # tests run with every extra
+except ModuleNotFoundError as _missing:  # pragma: no cover  # tests run with every extra
     raise ModuleNotFoundError(
         "metrics for Prometheus need prometheus_client: pip install 'llm-config-sdk[prometheus]'"
-    ) from error
+    ) from _missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
