@@ -11,10 +11,10 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test lint format types bench docs wheel clean
+.PHONY: help demo test lint format bench docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(RUN_READY)  ## Set up, and run the main job end to end
 	@$(BIN)/llm-config-sdk demo
@@ -28,6 +28,7 @@ lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the
 	@$(BIN)/mypy
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
+	@$(BIN)/zizmor --offline --quiet .github
 
 format: $(DEV_READY)  ## Set up, and format the code
 	@$(BIN)/ruff check --fix-only --quiet .
@@ -41,6 +42,13 @@ docs: $(DEV_READY)  ## Set up, and build the documentation's site into site/
 
 wheel: $(DEV_READY)  ## Set up, and build the wheel and the source distribution
 	@$(BIN)/python -m build --quiet
+
+release-check: $(DEV_READY)  ## Set up, and check what a release has to hold (PARTS=…, PYTHONS=…, EXTRAS=…)
+	@$(BIN)/python tests/release/check.py $(PARTS) \
+	  $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(EXTRAS),--extras $(EXTRAS))
+
+hooks: $(DEV_READY)  ## Set up, and have git run the linters before a commit, and the tests before a push
+	@$(BIN)/pre-commit install
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) build dist site .cache .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -38,14 +39,12 @@ class Package:
 
     Attributes:
         name: Its import name.
-        source: Where its `__init__.py` is.
         title: The page's title.
         intro: What the page says before the names.
         sections: Module (or beginning of one) to heading, in the page's order; others follow.
     """
 
     name: str
-    source: str
     title: str
     intro: str
     sections: Mapping[str, str]
@@ -54,7 +53,6 @@ class Package:
 PACKAGES: Final = (
     Package(
         "llm_config_sdk",
-        "sdk/llm_config_sdk/__init__.py",
         "llm_config_sdk",
         "The typed client. What each error means and what to do about it is on a page of its own:\n"
         "[errors](errors.md).",
@@ -70,7 +68,6 @@ PACKAGES: Final = (
     ),
     Package(
         "llm_config_sdk.observability",
-        "sdk/llm_config_sdk/observability/__init__.py",
         "llm_config_sdk.observability",
         "Logs, metrics, spans, grouped errors and alerts: listeners that a client takes as `listeners=`.\n"
         "Each part is loaded when it is first named.",
@@ -78,7 +75,6 @@ PACKAGES: Final = (
     ),
     Package(
         "llm_config_resilience",
-        "resilience/llm_config_resilience/__init__.py",
         "llm_config_resilience",
         "The toolkit: strategies around any callable, for sync, asyncio and trio. It knows nothing of HTTP\n"
         "or of configs and can be used alone.",
@@ -100,7 +96,6 @@ PACKAGES: Final = (
     ),
     Package(
         "llm_config_resilience.testing",
-        "resilience/llm_config_resilience/testing.py",
         "llm_config_resilience.testing",
         "For tests of code that uses the toolkit: no waiting, and events to look at. The same are pytest\n"
         'fixtures with `pytest_plugins = ["llm_config_resilience.testing_plugin"]`.',
@@ -122,7 +117,6 @@ PACKAGES: Final = (
     ),
     Package(
         "llm_config_mock_server",
-        "mock_server/llm_config_mock_server/__init__.py",
         "llm_config_mock_server",
         "The reference server for tests: the platform in miniature on a real socket, with faults on command.",
         {
@@ -140,13 +134,14 @@ PACKAGES: Final = (
 
 def public_names(package: Package) -> dict[str, str]:
     """Read a package's `__all__`, each name with the module below the package that it comes from."""
-    tree = ast.parse((ROOT / package.source).read_text())
+    module = importlib.import_module(package.name)
+    tree = ast.parse(inspect.getsource(module))
     homes: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
-            module = node.module.removeprefix(f"{package.name}.")
-            homes |= {alias.asname or alias.name: module for alias in node.names}
-    exported: list[str] = importlib.import_module(package.name).__all__
+            home = node.module.removeprefix(f"{package.name}.")
+            homes |= {alias.asname or alias.name: home for alias in node.names}
+    exported: list[str] = module.__all__
     return {name: homes.get(name, "") for name in exported if not name.startswith("__")}
 
 

@@ -4,6 +4,7 @@ import contextlib
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -53,9 +54,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def started(name: str, environment: dict[str, str]) -> Iterator[Running]:
+def started(name: str, environment: dict[str, str], *words: str) -> Iterator[Running]:
     with subprocess.Popen(
-        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
@@ -112,6 +113,41 @@ def test_the_service_starts_during_an_outage_and_says_what_it_lacks(world):
             assert lacking.status_code == 503
             assert lacking.json()["error"] in {"ConnectFailedError", "ServiceCircuitOpenError"}
         service.end_as_uvicorn_does()
+
+
+@pytest.fixture
+def django_site(world):
+    """Starts the project under Django's own server, which does not say which port it took."""
+
+    @contextlib.contextmanager
+    def start():
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+        words = ("runserver", "--noreload", address)
+        with started("django_site.py", world.environment, *words) as site:
+            site.wait_for("Quit the server")
+            with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=PATIENCE) as http:
+                yield http
+            site.end()
+
+    return start
+
+
+def test_the_django_project_answers_during_an_outage(world, django_site):
+    with django_site() as http:
+        assert http.get("/model").json() == {"model": "gpt-4", "source": "server", "stale": False}
+        assert http.get("/limits").json() == {"max_tokens": 512}
+        world.primary.stop()
+        assert http.get("/model").json()["model"] == "gpt-4"
+
+
+def test_the_django_project_starts_during_an_outage_and_says_what_it_lacks(world, django_site):
+    world.primary.stop()
+    with django_site() as http:
+        assert http.get("/model").json() == {"model": "gpt-4o-mini", "source": "default", "stale": False}
+        lacking = http.get("/limits")
+        assert lacking.status_code == 503
+        assert lacking.json()["hint"]
 
 
 def test_the_worker_goes_on_through_an_outage_until_it_is_told_to_end(world):

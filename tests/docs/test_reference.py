@@ -9,14 +9,20 @@ from pathlib import Path
 import generate
 import pytest
 from pages import DOCS, ROOT, name_of
+from prometheus_client import CollectorRegistry
 
+import llm_config_mock_server
+import llm_config_resilience
+import llm_config_sdk
 from llm_config_sdk.cli.app import app
 from llm_config_sdk.contract import CODES, SYSTEM_KINDS, VARIANTS
 from llm_config_sdk.errors import CODE_CLASSES
 from llm_config_sdk.hints import CLASS_HINTS, STATUS_HINTS
+from llm_config_sdk.observability import PrometheusMetrics, otel
 from llm_config_sdk.settings import ENV_PREFIX, ClientSettings
 
 REFERENCE = DOCS / "reference"
+OBSERVABILITY = (DOCS / "observability.md").read_text()
 PACKAGES = [package.name for package in generate.PACKAGES]
 
 
@@ -97,9 +103,27 @@ def test_every_command_is_documented_with_what_its_help_says(name):
 def test_every_environment_variable_that_the_code_reads_is_documented():
     documented = "".join(path.read_text() for path in (*DOCS.rglob("*.md"), ROOT / "README.md"))
     read = set()
-    for folder in ("sdk", "resilience", "mock_server"):
-        for source in (ROOT / folder).rglob("*.py"):
+    for package in (llm_config_sdk, llm_config_resilience, llm_config_mock_server):
+        for source in Path(package.__file__).parent.rglob("*.py"):
             for node in ast.walk(ast.parse(source.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     read |= set(re.findall(r"LLM_CONFIG_[A-Z][A-Z_]*[A-Z]", node.value))
+    assert read
     assert {name for name in read if name not in documented} == set()
+
+
+def test_every_metric_of_prometheus_has_its_row_and_nothing_else_has():
+    registry = CollectorRegistry()
+    PrometheusMetrics(registry)
+    declared = {re.sub("_total$", "", family.name) for family in registry.collect()}
+    rows = re.findall(r"^\| `(\w+)` \| (?:counter|gauge|histogram) \|", OBSERVABILITY, re.MULTILINE)
+    later = {"llm_config_retry_budget_tokens"}  # there from the first retry on
+    assert {re.sub("_total$", "", name) for name in rows} == declared | later
+
+
+TOLD = re.findall(r'"((?:llm_config|http)\.[a-z_.]+)"', inspect.getsource(otel))
+
+
+@pytest.mark.parametrize("name", sorted(set(TOLD)))
+def test_every_name_that_opentelemetry_is_told_is_documented(name):
+    assert f"`{name}`" in OBSERVABILITY

@@ -1,0 +1,1 @@
+"""A shop whose texts are written by a model that the platform chooses."""

@@ -1,0 +1,1 @@
+"""A plot can be drawn."""
