@@ -110,7 +110,7 @@ class Journal:
         self._entries: deque[Entry] = deque(maxlen=kept)
         self._numbers = 0
         self._cleared = 0
-        self.changes = 0  # tells whoever shows requests that there is something new
+        self.changes: int = 0  # tells whoever shows requests that there is something new
 
     def __len__(self) -> int:
         return len(self._entries)

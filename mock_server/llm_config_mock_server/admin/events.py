@@ -70,7 +70,7 @@ class Feed:
     def __init__(self, core: Core, state: Callable[[], dict[str, Any]]) -> None:
         """Begin with nobody listening."""
         self.core = core
-        self.instance = secrets.token_hex(_INSTANCE_BYTES)
+        self.instance: str = secrets.token_hex(_INSTANCE_BYTES)
         self.open: set[_EventStream] = set()
         self._state = state
         self._tickets: dict[str, float] = {}

@@ -26,9 +26,9 @@ class RefusedError(Exception):
         """Remember what the envelope will say."""
         super().__init__(message)
         self.code = code
-        self.status = CODES[code].status if status is None else status
+        self.status: int = CODES[code].status if status is None else status
         self.headers = headers
-        self.details = ({} if field is None else {"field": field}) | details
+        self.details: dict[str, Any] = ({} if field is None else {"field": field}) | details
 
 
 def no_route(request: Request) -> RefusedError:
