@@ -103,7 +103,6 @@ PACKAGES: Final = (
     ),
     Package(
         "llm_config_resilience.simulation",
-        "resilience/llm_config_resilience/simulation/__init__.py",
         "llm_config_resilience.simulation",
         "Clients, servers, network and time simulated from a seed, to try a policy out.",
         {
