@@ -6,12 +6,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
+PACKAGES := llm_config_sdk llm_config_resilience llm_config_mock_server
+FUZZ_SCALE ?= 25
+
 RUN_READY := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test lint format bench docs wheel release-check hooks clean
+.PHONY: help demo test fuzz coverage lint format bench docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +24,17 @@ demo: $(RUN_READY)  ## Set up, and run the main job end to end
 
 test: $(TEST_READY)  ## Set up, and run the tests
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(TEST_READY)  ## Set up, and try FUZZ_SCALE=25 times as many examples as the tests do
+	@FUZZ_SCALE=$(FUZZ_SCALE) $(BIN)/python -m pytest tests/fuzz --timeout=3600 $(PYTEST_ARGS)
+
+coverage: $(TEST_READY)  ## Set up, run the tests, and tell what of the packages they ran, by lines and branches
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n 2 $(PYTEST_ARGS)
+	@$(BIN)/coverage combine --quiet
+	@for package in $(PACKAGES); do \
+	  printf '%-26s' $$package; $(BIN)/coverage report --include="*/$$package/*" --format=total; done
+	@$(BIN)/coverage report --skip-covered --show-missing --fail-under=95
 
 lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages
 	@$(BIN)/ruff check .

@@ -79,6 +79,7 @@ class Unset(enum.Enum):
 UNSET: Final = Unset.UNSET
 
 _LEAST_TIMEOUT: Final = 0.001  # seconds; to a socket, 0 means not to wait rather than to have no time
+_FOREVER: Final = 1e9  # seconds: no socket and no lock can be told to wait for ten times as long
 _MAX_WATCHERS: Final = 64  # callbacks that a client keeps informed; each has a thread or a task
 DEFAULT_POLICY: Final = ResiliencePolicy()
 DEFAULT_CACHE: Final = CachePolicy()
@@ -642,7 +643,7 @@ class Core:
         left = max(context.remaining(), _LEAST_TIMEOUT) if context is not None else inf
         allowed = left if limit is None else min(left, limit)
         as_of = self.cache.writes if self.cache is not None else 0
-        return Attempt(call, endpoint, request, None if allowed == inf else allowed, as_of, sending, held)
+        return Attempt(call, endpoint, request, allowed if allowed < _FOREVER else None, as_of, sending, held)
 
     def _held(self, call: Call[Any], endpoint: Endpoint) -> Held | None:
         """Find what the caller, or the cache, has from this very server with an entity tag."""

@@ -65,7 +65,7 @@ class EntrySeal:
 
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
-        except (InvalidToken, UnicodeDecodeError):
+        except (InvalidToken, UnicodeError):
             log.warning("a secret that was kept does not open with this key, and is ignored")
             return None
 

@@ -8,11 +8,14 @@ import pydantic
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from llm_config_sdk.contract import Environment
+from llm_config_sdk.contract import USER_ID_HEADER, Environment
+from llm_config_sdk.credentials import bearer
 from llm_config_sdk.errors import InvalidRequestError
+from llm_config_sdk.operations import check_header
+from llm_config_sdk.transport import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ENV_PREFIX: Final = "LLM_CONFIG_"
 DEFAULT_TIMEOUT: Final = 10.0  # seconds, for a whole call
@@ -62,11 +65,29 @@ class ClientSettings(BaseSettings):
         password = self.client_key_password
         return files if password is None else (*files, password.get_secret_value())
 
+    # What cannot be sent is refused here, where it is known whether an argument or a variable is to blame.
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check(Endpoint.parse, value)
+        return value
+
     @field_validator("token")
     @classmethod
-    def _refuse_empty(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("a token must not be empty; leave it out to send none")
+        if value is not None:
+            _check(bearer, value)
+        return value
+
+    @field_validator("user")
+    @classmethod
+    def _check_user(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check(check_header, USER_ID_HEADER, value)
         return value
 
     @field_validator("environment", mode="before")
@@ -78,6 +99,13 @@ class ClientSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [url.strip() for url in value.split(",") if url.strip()] if isinstance(value, str) else value
+
+    @field_validator("backups")
+    @classmethod
+    def _check_backups(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            _check(Endpoint.parse, url)
+        return value
 
 
 def read_settings(given: Mapping[str, Any]) -> ClientSettings:
@@ -98,6 +126,13 @@ def read_settings(given: Mapping[str, Any]) -> ClientSettings:
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         )
         raise InvalidRequestError(f"the client's settings are wrong: {faults}") from None
+
+
+def _check(rule: Callable[..., object], *values: object) -> None:
+    try:
+        rule(*values)
+    except InvalidRequestError as error:
+        raise ValueError(error.message) from None
 
 
 def _origin(name: str, arguments: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ FORMAT: Final = "llm-config-sdk snapshot"
 VERSION: Final = 1
 WRITE_DELAY: Final = 0.2  # seconds: changes that come together are written together
 _MODE: Final = 0o600
+_END_OF_TIME: Final = 1e12  # seconds since the epoch: what is beyond is no time, or not in seconds
 _SIZE_LIMIT: Final = 64 * 1024 * 1024  # bytes; a larger file is not one of ours
 
 Key = tuple[str, str, str]
@@ -214,7 +215,11 @@ class SnapshotStore:
                     if mine is None or mine.fetched_at < kept.fetched_at:
                         self._kept[key] = kept
                 _replace(self.path, self._dump())
-        except OSError as error:
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ) as error:  # a NUL in the path, half a character
             log.warning("the snapshot %s could not be written: %s", self.path, error)
 
     def close(self) -> None:
@@ -257,7 +262,7 @@ class SnapshotStore:
             if origin is None:
                 log.warning("the bootstrap file %s does not exist", path)
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             if not quiet:
                 log.warning("ignoring %s: %s", path, error)
                 if self._on_loss is not None:
@@ -328,7 +333,10 @@ def read_document(raw: bytes, *, origin: str | None) -> list[dict[str, Any]]:
     if len(raw) > _SIZE_LIMIT:
         raise ValueError("it is too large for a snapshot")
     try:
-        document = json_object(json.loads(raw))
+        text = raw.decode(json.detect_encoding(raw))
+        document = json_object(json.loads(text))
+        if "\\u" in text:  # which may stand for half a character: no file, cache or server could take it
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ValueError("it is damaged: no JSON") from None
     if document is None or document.get("format") != FORMAT:
@@ -350,12 +358,16 @@ def read_document(raw: bytes, *, origin: str | None) -> list[dict[str, Any]]:
 def _checked(lines: list[object]) -> Iterator[dict[str, Any]]:
     for each in lines:
         line = json_object(each)
-        if line is None or not isinstance(line.get("fetched_at", 0.0), (int, float)):
+        if line is None or not _is_time(line.get("fetched_at", 0.0)):
             raise ValueError("an entry in it is damaged")
         names = [line.get(name) for name in ("namespace", "key", "environment")]
         if not all(isinstance(name, str) for name in names):
             raise ValueError("an entry in it has no name")
         yield {"fetched_at": 0.0, **line}
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < _END_OF_TIME  # NaN is not
 
 
 def _digest(body: dict[str, Any]) -> str:

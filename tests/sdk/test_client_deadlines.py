@@ -115,3 +115,10 @@ def test_a_client_that_is_unauthorized_fails_at_once(server):
         client.get_config("app", "n")
     assert time.monotonic() - started < AMPLE
     server.journal.assert_count(1)
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e300, float("inf")])
+def test_a_deadline_beyond_what_a_socket_can_wait_is_none(connect_any, server, timeout):
+    server.put("app", "n", 1, env="production")
+    patient = ResiliencePolicy(attempt_timeout=None)
+    assert connect_any(timeout=timeout, resilience=patient).get_config("app", "n").value == 1
