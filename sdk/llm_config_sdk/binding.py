@@ -78,20 +78,21 @@ def validate(model: type[M], fields: dict[str, Any], namespace: str, environment
         return model.model_validate(_opened(fields, model))
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
-        told = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or model.__name__}: {fault['msg']}"
-            for fault in faults[:_FAULTS_SHOWN]
-        )
-        more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise InvalidValueError(
-            f"the namespace does not make a {model.__name__}: {told}{more}",
-            module=Module.CONFIG,
-            details={"fields": [".".join(map(str, fault["loc"])) for fault in faults]},
-            hint="Write the entries that are missing or wrong, or give the model's fields defaults.",
-            operation="bind",
-            namespace=namespace,
-            environment=environment,
-        ) from None
+    # Raised out here, so that neither pydantic's error nor its frames, which hold the values, go along.
+    told = "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or model.__name__}: {fault['msg']}"
+        for fault in faults[:_FAULTS_SHOWN]
+    )
+    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    raise InvalidValueError(
+        f"the namespace does not make a {model.__name__}: {told}{more}",
+        module=Module.CONFIG,
+        details={"fields": [".".join(map(str, fault["loc"])) for fault in faults]},
+        hint="Write the entries that are missing or wrong, or give the model's fields defaults.",
+        operation="bind",
+        namespace=namespace,
+        environment=environment,
+    )
 
 
 def _opened(fields: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from llm_config_sdk.observability.events import Incident, Observers
 from llm_config_sdk.operations import Call, Held, Operation, check_header, client_headers
 from llm_config_sdk.paging import read_next
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
+from llm_config_sdk.redaction import secrets_in, without_secrets
 from llm_config_sdk.resolving import EntryLookup, NamespaceLookup
 from llm_config_sdk.settings import read_settings
 from llm_config_sdk.shared import SharedCache
@@ -275,6 +276,8 @@ class Core:
         )
 
     def __repr__(self) -> str:
+        if "endpoints" not in vars(self):  # a crash reporter may ask one whose arguments were wrong
+            return "not made"
         return f"{self.endpoints[0].url!r}, environment={self.environment.value!r}"
 
     def close(self) -> None:
@@ -664,17 +667,33 @@ class Core:
         call, held = attempt.call, attempt.held
         is_unmodified = reply.status == HTTPStatus.NOT_MODIFIED and held is not None
         if reply.is_success or is_unmodified:
-            read: Any = held.value if held is not None and is_unmodified else call.operation.read(reply)
+            read: Any = held.value if held is not None and is_unmodified else self._value_in(reply, attempt)
             value = self._judge(read, attempt, reply)
             if call.progress.observation is not None and attempt.sending is not None:
                 call.progress.observation.answered(attempt.sending, reply.status)
             return value
+        reply = self._without_secrets(reply, attempt)
         if reply.status == HTTPStatus.NOT_MODIFIED:
             raise refuse_not_modified(reply)
         error = decode_error(reply, now=datetime.now(UTC))
         if call.operation is operations.DELETE_CONFIG and call.progress.may_have_arrived and is_absent(error):
             return None  # an earlier attempt took effect, and its reply was lost
         raise error
+
+    def _value_in(self, reply: Reply, attempt: Attempt[T]) -> T:
+        try:
+            return attempt.call.operation.read(reply)
+        except errors.ResponseDecodeError:
+            cleaned = self._without_secrets(reply, attempt)
+            if cleaned is reply:
+                raise
+        # Out here, so that nothing of the first error goes along; what was put out of sight is never a value.
+        attempt.call.operation.read(cleaned)
+        raise errors.ResponseDecodeError("the reply cannot be read, and says back what it was sent")
+
+    def _without_secrets(self, reply: Reply, attempt: Attempt[Any]) -> Reply:
+        sent = {**attempt.request.headers, **attempt.call.progress.authorization}
+        return without_secrets(reply, secrets_in(sent, attempt.call.body))
 
     def blame(self, error: errors.LLMConfigError, attempt: Attempt[Any]) -> None:
         """Tell an attempt's error what it happened to."""

@@ -127,12 +127,12 @@ class TokenCredentials(Credentials):
             return transport.send(request, timeout)
         left = _countdown(timeout)
         held = self._held if self._held.number else self._renewed(self._held, left())
-        reply = transport.send(_authorized(request, held.header), left())
+        reply = transport.send(_authorized(request, held.header, progress), left())
         if reply.status != HTTPStatus.UNAUTHORIZED:
             return reply
         held = self._renewed(held, left())
         progress.attempts += 1
-        return transport.send(_authorized(request, held.header), left())
+        return transport.send(_authorized(request, held.header, progress), left())
 
     async def send_async(
         self, transport: AsyncTransport, request: WireRequest, timeout: float | None, progress: Progress
@@ -142,12 +142,12 @@ class TokenCredentials(Credentials):
             return await transport.send(request, timeout)
         left = _countdown(timeout)
         held = self._held if self._held.number else await self._renewed_async(self._held, left())
-        reply = await transport.send(_authorized(request, held.header), left())
+        reply = await transport.send(_authorized(request, held.header, progress), left())
         if reply.status != HTTPStatus.UNAUTHORIZED:
             return reply
         held = await self._renewed_async(held, left())
         progress.attempts += 1
-        return await transport.send(_authorized(request, held.header), left())
+        return await transport.send(_authorized(request, held.header, progress), left())
 
     def _renewed(self, seen: _Held, timeout: float | None) -> _Held:
         try:
@@ -223,13 +223,13 @@ class SchemeCredentials(Credentials):
         plain = self._plain(request)
         flow = self._auth.sync_auth_flow(plain)
         try:
-            reply = transport.send(_with_headers(request, plain, next(flow)), left())
+            reply = transport.send(_with_headers(request, plain, next(flow), progress), left())
             try:
                 again = flow.send(self._response(reply, plain))
             except StopIteration:
                 return reply
             progress.attempts += 1
-            return transport.send(_with_headers(request, plain, again), left())
+            return transport.send(_with_headers(request, plain, again, progress), left())
         finally:
             flow.close()
 
@@ -243,13 +243,13 @@ class SchemeCredentials(Credentials):
         plain = self._plain(request)
         flow = self._auth.async_auth_flow(plain)
         try:
-            reply = await transport.send(_with_headers(request, plain, await anext(flow)), left())
+            reply = await transport.send(_with_headers(request, plain, await anext(flow), progress), left())
             try:
                 again = await flow.asend(self._response(reply, plain))
             except StopAsyncIteration:
                 return reply
             progress.attempts += 1
-            return await transport.send(_with_headers(request, plain, again), left())
+            return await transport.send(_with_headers(request, plain, again, progress), left())
         finally:
             await flow.aclose()
 
@@ -267,7 +267,7 @@ _OF_THE_BODY: Final = frozenset({"content-encoding", "content-length", "transfer
 _OF_THE_CONNECTION: Final = frozenset({"host", "content-length", "transfer-encoding"})
 
 
-def _with_headers(request: WireRequest, plain: Any, wanted: Any) -> WireRequest:
+def _with_headers(request: WireRequest, plain: Any, wanted: Any, progress: Progress) -> WireRequest:
     """Take over the headers of what a scheme's flow wants to have sent."""
     if wanted is not plain and (wanted.method, wanted.url, wanted.content) != (
         plain.method,
@@ -278,15 +278,17 @@ def _with_headers(request: WireRequest, plain: Any, wanted: Any) -> WireRequest:
             "this httpx.Auth sends requests of its own: pass a callable as token=…, or http_client=…"
         )
     known = {name.lower(): name for name in request.headers}
-    headers = {
-        known.get(name.lower(), name.title()): check_header(name, value)
+    headers: dict[str, str] = {
+        known.get(name.lower()) or str(name).title(): check_header(name, value)
         for name, value in wanted.headers.items()
         if name.lower() not in _OF_THE_CONNECTION
     }
+    progress.authorization = headers
     return replace(request, headers=headers)
 
 
-def _authorized(request: WireRequest, header: str) -> WireRequest:
+def _authorized(request: WireRequest, header: str, progress: Progress) -> WireRequest:
+    progress.authorization = {AUTHORIZATION: header}
     return replace(request, headers={**request.headers, AUTHORIZATION: header})
 
 

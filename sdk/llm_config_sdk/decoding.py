@@ -77,7 +77,7 @@ class Reply:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # a server may say back what it was sent
     body: bytes = field(repr=False)
 
     @property

@@ -126,6 +126,7 @@ class Progress:
         held: The answer, where it came with an entity tag.
         following: Where the next page of the answer is; `None` behind the last one.
         observation: Who is told of it; `None` where nobody listens.
+        authorization: The headers that its token or scheme added last; never in `repr`.
     """
 
     attempts: int = 0
@@ -133,6 +134,7 @@ class Progress:
     held: Held | None = None
     following: str | None = None
     observation: Observation | None = None
+    authorization: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True, slots=True)

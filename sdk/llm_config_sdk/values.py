@@ -36,32 +36,37 @@ def convert(entry: ConfigEntry, wanted: Any, *, strict: bool = False, operation:
     """
     if entry.source == "default":
         return entry.stored_value
-    value = entry.value
     if wanted is Any:
-        return value
-    if isinstance(value, SecretStr) and not _wants_secret(wanted):
-        value = value.get_secret_value()
+        return entry.value
     try:
-        return _adapter(wanted).validate_python(value, strict=strict)
+        return _validated(entry, wanted, strict=strict)
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
-        told = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
-            for fault in faults[:_FAULTS_SHOWN]
-        )
-        # A fault may quote what it found, and a secret is not to be quoted.
-        why = "" if entry.secret else f": {told}"
-        raise InvalidValueError(
-            f"expected {_name(wanted)}, found {_json_type(entry.stored_value)}{why}",
-            module=Module.CONFIG,
-            details={"field": "value", "expected": _name(wanted), "found": _json_type(entry.stored_value)},
-            hint="Correct the stored value, or ask for the type that it has.",
-            operation=operation,
-            namespace=entry.namespace,
-            key=entry.key,
-            environment=entry.environment,
-            endpoint=entry.endpoint,
-        ) from None
+    # Raised out here, so that neither pydantic's error nor its frames, which hold the value, go along.
+    told = "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" if fault["loc"] else fault["msg"]
+        for fault in faults[:_FAULTS_SHOWN]
+    )
+    # A fault may quote what it found, and a secret is not to be quoted.
+    why = "" if entry.secret else f": {told}"
+    raise InvalidValueError(
+        f"expected {_name(wanted)}, found {_json_type(entry.stored_value)}{why}",
+        module=Module.CONFIG,
+        details={"field": "value", "expected": _name(wanted), "found": _json_type(entry.stored_value)},
+        hint="Correct the stored value, or ask for the type that it has.",
+        operation=operation,
+        namespace=entry.namespace,
+        key=entry.key,
+        environment=entry.environment,
+        endpoint=entry.endpoint,
+    )
+
+
+def _validated(entry: ConfigEntry, wanted: Any, *, strict: bool) -> Any:
+    value = entry.value
+    if isinstance(value, SecretStr) and not _wants_secret(wanted):
+        value = value.get_secret_value()
+    return _adapter(wanted).validate_python(value, strict=strict)
 
 
 @lru_cache(maxsize=512)

@@ -88,7 +88,8 @@ def test_it_refuses_or_obeys(server, client, request_of_it):
     began = time.process_time()
     reply = client.request(**request_of_it)
     assert reply.status_code < 500, reply.text
-    if reply.status_code >= 400 and request_of_it["method"] != "HEAD":
+    is_its_own = reply.request.url.path.startswith(f"{ADMIN_PREFIX}/")  # httpx takes dot segments away
+    if is_its_own and reply.status_code >= 400 and request_of_it["method"] != "HEAD":
         assert reply.json()["error"]["message"]
         assert len(reply.content) < 20_000
     assert not server._core.defects

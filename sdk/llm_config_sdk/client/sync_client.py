@@ -156,7 +156,10 @@ class ConfigClient:
         )
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._core!r})"
+        core = self.__dict__.get(
+            "_core", "not made"
+        )  # a crash reporter may ask one whose arguments were wrong
+        return f"{type(self).__name__}({core!r})"
 
     def __enter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ import anyio
 from llm_config_sdk.decoding import Reply
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, WireRequest
-from llm_config_sdk.transport.mapping import map_error
+from llm_config_sdk.transport.mapping import made_safe, map_error
 
 
 class _Injected:
@@ -52,6 +52,7 @@ class InjectedTransport(_Injected):
                 for chunk in response.iter_raw():
                     if not reader.feed(chunk):
                         response.close()  # which ends the stream
+                    del chunk  # crash reporters send locals along, and it may be a secret
                     _check(give_up_at, timeout)
             finally:
                 response.close()
@@ -60,6 +61,7 @@ class InjectedTransport(_Injected):
             raise
         except Exception as error:  # what it means is looked up, and it is raised
             if reader is not None and reader.failure is not None:
+                made_safe(error)
                 raise reader.failure from error
             return _reply_or_raise(error, request, timeout)
 
@@ -92,6 +94,7 @@ class AsyncInjectedTransport(_Injected):
                     async for chunk in response.aiter_raw():
                         if not reader.feed(chunk):
                             await response.aclose()  # which ends the stream
+                        del chunk  # as in sync
                 finally:
                     await response.aclose()
             return reader.reply()
@@ -99,6 +102,7 @@ class AsyncInjectedTransport(_Injected):
             raise
         except Exception as error:  # what it means is looked up, and it is raised
             if reader is not None and reader.failure is not None:
+                made_safe(error)
                 raise reader.failure from error
             return _reply_or_raise(error, request, timeout)
 
@@ -127,6 +131,7 @@ def _reply_or_raise(error: Exception, request: WireRequest, timeout: float | Non
     mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
     if mapped is None:
         raise error
+    made_safe(error)
     raise mapped from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from llm_config_sdk.errors import (
@@ -18,9 +19,11 @@ from llm_config_sdk.errors import (
     ResponseDecodeError,
     TransportError,
 )
+from llm_config_sdk.transport import deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from types import TracebackType
 
     from llm_config_sdk.hints import TlsRefusal
 
@@ -70,6 +73,8 @@ _BY_NAME: Final[dict[str, _Row]] = {
 _LIBRARIES: Final = frozenset(
     {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
 )
+_QUOTED: Final = ": bytearray("  # as h11 quotes what it cannot read
+_FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 
 
@@ -100,7 +105,7 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
     if refused is not None:
         reason, told = refused
         return ConnectFailedError(told, endpoint=endpoint, details={"tls": reason})
-    said = _reason(error) or str(error) or type(error).__name__
+    said = _reason(error) or _unquoted(str(error)) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
 
 
@@ -183,6 +188,35 @@ def _reason(error: BaseException) -> str:
             told = f"[Errno {cause.errno}] {os.strerror(cause.errno)}" if cause.errno > 0 else str(cause)
             reasons[told] = None
     return "; ".join(reasons)
+
+
+def made_safe(error: BaseException) -> None:
+    """Take out of an error, and of those behind it, what may hold a token or a value.
+
+    That is what h11 quotes of an answer that is no HTTP, and the libraries' frames: they say nothing to a
+    caller, and their locals hold what was sent, which crash reporters pass on. The frames of a caller's own
+    hooks and transports stay.
+    """
+    for each in _causes(error):
+        each.__traceback__ = _own_frames(each.__traceback__)
+        each.args = tuple(_unquoted(part) if isinstance(part, str) else part for part in each.args)
+
+
+def _unquoted(text: str) -> str:
+    return text.partition(_QUOTED)[0]
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    kept: list[TracebackType] = []
+    while traceback is not None:
+        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if name != deadline.__name__ and name.partition(".")[0] not in _FRAMES_OF:
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    for frame, following in pairwise([*kept, None]):
+        if frame is not None:
+            frame.tb_next = following
+    return kept[0] if kept else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
