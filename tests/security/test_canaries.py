@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+from prometheus_client import Counter
 from pydantic import SecretStr, TypeAdapter
 
 from client_faces import OWN, Face, SteppingClock
@@ -227,6 +228,7 @@ def test_the_search_finds_what_is_there(tmp_path, own_redis):
     with redis.Redis(port=own_redis.port, password=CANARY) as raw, Outlets(tmp_path, raw) as outlets:
         raw.set("key", CANARY)
         (tmp_path / "file").write_text(CANARY)
+        Counter("planted", "A label.", ["label"], registry=outlets.registry).labels(CANARY).inc()
         logging.getLogger("llm_config_sdk.test").debug("a line", extra={"field": CANARY})
         logging.getLogger("httpcore.test").debug("a line of %s", CANARY)
         for listener in outlets.listeners:
