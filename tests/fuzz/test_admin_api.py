@@ -9,7 +9,9 @@ from hypothesis import given, strategies as st
 
 from fuzz.strategies import bodies, encoded, examples, json_values, mutated
 from llm_config_mock_server import MockServer
-from llm_config_mock_server.admin import ADMIN_PREFIX, ROUTES, StepBody
+from llm_config_mock_server.admin import ADMIN_PREFIX
+from llm_config_mock_server.admin.bodies import StepBody
+from llm_config_mock_server.admin.interface import ROUTES
 from llm_config_mock_server.conditions import COMPONENTS, KINDS
 
 LONGEST = 5.0  # seconds of this process's work, for one request and what it armed
