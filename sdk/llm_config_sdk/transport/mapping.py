@@ -19,7 +19,6 @@ from llm_config_sdk.errors import (
     ResponseDecodeError,
     TransportError,
 )
-from llm_config_sdk.transport import deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,6 +73,7 @@ _LIBRARIES: Final = frozenset(
     {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
 )
 _QUOTED: Final = ": bytearray("  # as h11 quotes what it cannot read
+_OF_THE_WIRE: Final = frozenset(f"{__package__}.{name}" for name in ("connection", "http11"))
 _FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 
@@ -193,9 +193,9 @@ def _reason(error: BaseException) -> str:
 def made_safe(error: BaseException) -> None:
     """Take out of an error, and of those behind it, what may hold a token or a value.
 
-    That is what h11 quotes of an answer that is no HTTP, and the libraries' frames: they say nothing to a
-    caller, and their locals hold what was sent, which crash reporters pass on. The frames of a caller's own
-    hooks and transports stay.
+    That is what h11 quotes of an answer that is no HTTP, and the frames that handle bytes, here and in the
+    libraries: they say nothing to a caller, and their locals hold what was sent, which crash reporters pass
+    on. The frames of a caller's own hooks and transports stay.
     """
     for each in _causes(error):
         each.__traceback__ = _own_frames(each.__traceback__)
@@ -210,7 +210,7 @@ def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
     kept: list[TracebackType] = []
     while traceback is not None:
         name = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        if name != deadline.__name__ and name.partition(".")[0] not in _FRAMES_OF:
+        if name not in _OF_THE_WIRE and name.partition(".")[0] not in _FRAMES_OF:
             kept.append(traceback)
         traceback = traceback.tb_next
     for frame, following in pairwise([*kept, None]):

@@ -24,7 +24,7 @@ import httpx
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
 from llm_config_sdk.transport.connection import AsyncConnection, Connection, Deadline, Route
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, WireRequest
-from llm_config_sdk.transport.mapping import IN_LINE, map_error
+from llm_config_sdk.transport.mapping import IN_LINE, made_safe, map_error
 from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
 from llm_config_sdk.transport.pool import Pool, Waiter
 from llm_config_sdk.transport.proxies import proxy_for
@@ -150,6 +150,7 @@ class StackTransport(_Stack, httpx.BaseTransport):
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
+            made_safe(error)
             raise mapped from error
         finally:
             pool.give_back()
@@ -220,6 +221,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
             if mapped is None:
                 raise
+            made_safe(error)
             raise mapped from error
         finally:
             pool.give_back()
