@@ -463,7 +463,7 @@ class Core:
     ) -> Plan[ConfigEntry]:
         """Plan one of several reads for one answer: what is absent comes as a default."""
         plan = self.plan_get(namespace, key, environment, timeout, default=None, fallback=UNSET, fresh=False)
-        return replace(plan, is_part=True)
+        return replace(plan, is_part=True, is_quiet=True)
 
     def lookup(
         self, namespace: str, key: str, env: Environment | str | None, timeout: float | None
@@ -777,7 +777,7 @@ class Core:
         """Make the stack's answer the client's, with its provenance."""
         value, call, cache = answer.value, plan.call, self.cache
         if answer.source == "stale":
-            value = self._stale(value.entry if isinstance(value, Fetched) else value, call, answer)
+            value = self._stale(value.entry if isinstance(value, Fetched) else value, plan, answer)
         elif isinstance(value, Fetched):
             if plan.fresh and cache is not None and call.entry_key is not None:
                 cache.keep(call.entry_key, value)
@@ -791,7 +791,8 @@ class Core:
             call.progress.observation.succeeded(value, endpoint=getattr(answer.target, "url", None))
         return cast("T", value)
 
-    def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
+    def _stale(self, entry: ConfigEntry, plan: Plan[Any], answer: Answer[Any]) -> ConfigEntry:
+        call = plan.call
         cause = self.translate(answer.error, call) if answer.error is not None else None
         if cause is not None and cause is not answer.error:
             cause.__cause__ = answer.error
@@ -799,7 +800,7 @@ class Core:
         if source == "snapshot" and not self._on_snapshot:
             self._on_snapshot = True
             log.warning("serving values of an earlier run: %s", cause or "no server has answered yet")
-        elif cause is not None and source == "stale" and self._writes_log:
+        elif cause is not None and source == "stale" and self._writes_log and not plan.is_quiet:
             log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
         mark = replace(entry.provenance, source=source, error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
@@ -856,7 +857,7 @@ class Core:
             LLMConfigError: The error itself, where there is none.
         """
         if (namespace, key) not in self._fallback:
-            raise error
+            raise self.reported(error)
         call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
         log.warning("%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error))
         return self._made_up(call, copy.deepcopy(self._fallback[namespace, key]), error)
@@ -912,12 +913,19 @@ class Core:
             return errors.TransportError(f"not sent: {error}", never_sent=True)
         return errors.TransportError(f"failed in an unforeseen way: {type(error).__name__}: {error}")
 
+    def reported(self, error: errors.LLMConfigError) -> errors.LLMConfigError:
+        """Log an error that several calls lead to, whose own failures were not logged; it is to be raised."""
+        if self._writes_log:
+            fields = {"operation": error.operation, "code": error.code, "endpoint": error.endpoint}
+            log.log(_level_of(error), "%s", error, extra=fields)
+        return error
+
     def _report(self, error: errors.LLMConfigError, plan: Plan[Any]) -> None:
         """Log a call's final error, as the guide asks: what may pass is a warning, what will not an error."""
         if not self._writes_log:
             return
-        level = logging.WARNING if error.is_retriable else logging.ERROR
-        log.log(logging.DEBUG if plan.is_quiet else level, "%s", error, extra=_fields(plan.call, error))
+        level = logging.DEBUG if plan.is_quiet else _level_of(error)
+        log.log(level, "%s", error, extra=_fields(plan.call, error))
 
     # --- Standing in ---
 
@@ -1056,6 +1064,10 @@ def _common_headers(
     if token is not None:
         headers["Authorization"] = check_header("Authorization", f"Bearer {token.get_secret_value()}")
     return headers
+
+
+def _level_of(error: errors.LLMConfigError) -> int:
+    return logging.WARNING if error.is_retriable else logging.ERROR
 
 
 def _fields(call: Call[Any], error: errors.LLMConfigError | None = None) -> dict[str, object]:

@@ -42,7 +42,6 @@ class _Looking(Generic[T]):
         self._countdown = core.countdown(timeout)
         self._found: dict[int, T] = {}
         self._failed: dict[int, errors.LLMConfigError] = {}
-        self._outage: errors.LLMConfigError | None = None
 
     @property
     def count(self) -> int:
@@ -56,8 +55,12 @@ class _Looking(Generic[T]):
     def failed(self, index: int, error: errors.LLMConfigError) -> None:
         """Note that one of them could not be read."""
         self._failed[index] = error
-        if self._outage is None and is_outage(error):
-            self._outage = error
+
+    @property
+    def _outage(self) -> errors.LLMConfigError | None:
+        """Why the first in order could not be read, of those for which nobody answered."""
+        found = (error for index in range(self.count) if (error := self._failed.get(index)) is not None)
+        return next((error for error in found if is_outage(error)), None)
 
 
 class EntryLookup(_Looking["ConfigEntry"]):
@@ -100,37 +103,39 @@ class EntryLookup(_Looking["ConfigEntry"]):
             super().saw(index, found)
 
     def result(self) -> ConfigEntry:
-        """Choose.
+        """Choose, and tell the log once of what is not as it should be.
 
         Raises:
             NotFoundError: No environment has it.
             LLMConfigError: One could not be read, and nothing is known that may stand in.
         """
+        outage = self._outage
         for index, environment in enumerate(self._order):
-            error = self._failed.get(index)
-            entry = self._found.get(index)
-            if entry is None and self._outage is not None and (error is None or is_outage(error)):
-                entry = self._core.recall((*self._name, environment.value), self._outage)
+            error, entry = self._failed.get(index), self._found.get(index)
+            if entry is None and outage is not None and (error is None or is_outage(error)):
+                entry = self._core.recall((*self._name, environment.value), outage)
             if entry is not None:
                 return self._answer(entry, index)
             if error is not None and not is_outage(error) and not self._is_absent(error):
-                raise error
-        if self._outage is not None:
-            return self._core.stand_in(*self._name, self._wanted, self._outage)
+                raise self._core.reported(error)
+        if outage is not None:
+            return self._core.stand_in(*self._name, self._wanted, outage)
         raise self._core.unresolved(self._failed.get(0), self._wanted)
 
     def _answer(self, entry: ConfigEntry, index: int) -> ConfigEntry:
         above = [error for place in range(index) if (error := self._failed.get(place)) is not None]
         outage = next((error for error in above if is_outage(error)), None)
-        if outage is None:
-            if not entry.is_stale:
-                self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
+        if outage is not None and entry.source == "server":
+            raise self._core.reported(outage)
+        if outage is None and not entry.is_stale:
+            self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
             return entry
-        if entry.source == "server":
-            raise outage
-        log.warning("%s: going on with what was known of %s", outage, entry.environment.value)
         source = entry.source if entry.is_stale else "stale"
-        return entry.with_provenance(replace(entry.provenance, source=source, error=entry.error or outage))
+        error = outage if outage is not None else entry.error
+        if error is not None:
+            where = entry.environment.value
+            log.warning("%s %s: going on with what was known of %s: %s", *self._name, where, error)
+        return entry.with_provenance(replace(entry.provenance, source=source, error=error))
 
     def _may_go_on(self, index: int) -> bool:
         error = self._failed.get(index)

@@ -7,7 +7,6 @@ import pytest
 from llm_config_mock_server import Match, error, latency
 from llm_config_sdk import (
     CachePolicy,
-    ConfigClient,
     ConnectFailedError,
     NotFoundError,
     PermissionDeniedError,
@@ -65,12 +64,11 @@ def test_writes_elsewhere_change_nothing(connect, server, base):
     assert len(server.journal) == asked
 
 
-def test_sync_asks_for_no_more_than_it_needs(server, clock, base):
+@pytest.mark.parametrize("face", ["sync"], indirect=True)
+def test_sync_asks_for_no_more_than_it_needs(connect, server, base):
     server.put(*NAME, "gpt-4", env="production")
-    options = {"token": server.token("admin"), "environment": "production", "clock": clock}
-    with ConfigClient(server.url, **options) as client:
-        assert client.resolve(*NAME).value == "gpt-4"
-        server.journal.assert_count(1)
+    assert connect().resolve(*NAME).value == "gpt-4"
+    server.journal.assert_count(1)
 
 
 @pytest.mark.parametrize("face", ["asyncio", "trio"], indirect=True)
@@ -136,6 +134,26 @@ def test_a_value_that_may_have_been_overridden_says_so_while_it_is_fresh_itself(
     assert client.get_config(*NAME, env="base").source == "cache"
 
 
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_one_line_of_the_log_tells_of_it(connect, server, clock, caplog, known):
+    client = connect(cache=TTL)
+    if known:
+        client.resolve(*NAME)
+    server.stop()
+    clock.advance(31)
+    caplog.clear()
+    if known:
+        client.resolve(*NAME)
+    else:
+        with pytest.raises((ConnectFailedError, ServiceCircuitOpenError)) as caught:
+            client.resolve(*NAME)
+        assert caught.value.environment == "production"
+    (line,) = [record for record in caplog.records if record.name == "llm_config_sdk"]
+    assert line.levelname == "WARNING"
+    assert ("going on with what was known of base" in line.message) is known
+
+
 def test_the_most_specific_value_that_is_known_wins(connect, server, clock, base):
     server.put(*NAME, "gpt-4", env="staging")
     client = connect(cache=TTL)
@@ -184,7 +202,7 @@ def test_a_clients_fallback_is_the_last_resort(connect, server, clock, base):
     assert client.resolve(*NAME).value == "gpt-3", "a value that is known stands before it"
     other = connect(fallback={NAME: "gpt-4o-mini"}).resolve(*NAME)
     assert (other.value, other.source, other.environment) == ("gpt-4o-mini", "default", "production")
-    assert other.error.is_transient
+    assert (other.error.is_transient, other.error.environment) == (True, "production")
 
 
 def test_a_server_that_answers_for_some_is_not_believed_for_the_rest(connect, server, base):
