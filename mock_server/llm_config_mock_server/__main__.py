@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 DEFAULT_PORT: Final = 8080  # the platform's own
+PROGRAM: Final = "python -m llm_config_mock_server"
+_DESCRIPTION: Final = "Run the reference server in the foreground, until Ctrl-C or SIGTERM."
 _DEMO_DATA: Final[Sequence[tuple[str, str, Environment, Any]]] = (
     ("app/llm", "model", Environment.PRODUCTION, "gpt-4"),
     ("app/llm", "model", Environment.STAGING, "gpt-4-turbo"),
@@ -31,16 +33,17 @@ _DEMO_DATA: Final[Sequence[tuple[str, str, Environment, Any]]] = (
 _DEMO_SECRET: Final = ("app/llm", "api-key", Environment.PRODUCTION, "sk-demo-0123456789")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM) -> int:
     """Serve until interrupted (SIGINT or SIGTERM).
 
     Args:
         arguments: The command line without the program's name; the process's own if left out.
+        program: What the program is called in its help.
 
     Returns:
         The exit status: 0 after an interruption, 1 where the server cannot serve.
     """
-    options = _parser().parse_args(arguments)
+    options = _parser(program).parse_args(arguments)
     ended = Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -105,13 +108,13 @@ def _greeting(server: MockServer, options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m llm_config_mock_server", description=__doc__)
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=_DESCRIPTION)
     parser.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="how the server speaks")
     parser.add_argument("--host", default=LOOPBACK, help="the address to listen on")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="the port; 0 takes a free one")
     parser.add_argument(
-        "--storage", metavar="PATH", help="keep the entries in this sqlite database; in memory if left out"
+        "--storage", metavar="PATH", help="keep everything in this sqlite database; in memory if left out"
     )
     parser.add_argument("--disk-bytes", type=int, metavar="N", help="the most that the entries may take")
     parser.add_argument(

@@ -49,6 +49,7 @@ class _FromSeed(Enum):
 
 _FROM_SEED: Final = _FromSeed.FROM_SEED
 LOOPBACK: Final = "127.0.0.1"
+PORT_MAX: Final = 65_535
 
 
 class MockServer:
@@ -108,6 +109,10 @@ class MockServer:
         journal_size: int = KEPT_REQUESTS,
     ) -> None:
         """Put the server together; nothing is bound before `start`."""
+        if not 0 <= port <= PORT_MAX:
+            raise ValueError(f"a port is between 0 and {PORT_MAX}, not {port}")
+        if disk_bytes is not None and disk_bytes < 0:
+            raise ValueError(f"a disk has 0 bytes or more, not {disk_bytes}")
         spoken = load_profile(profile)
         randomness, kept, first_seed = _state(storage, seed, disk_bytes)
         seed_key = _key(first_seed)

@@ -29,6 +29,8 @@ def test_serve_runs_the_server_until_it_is_told_to_end(program):
 def test_its_help_is_the_servers(invoke):
     ended = invoke("serve", "--help")
     assert ended.exit_code == 0
+    assert ended.stdout.startswith("usage: llm-config-sdk serve [-h]")
+    assert "python -m" not in ended.stdout
     assert "--profile" in ended.stdout
     assert "--no-limits" in ended.stdout
 

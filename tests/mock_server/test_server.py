@@ -194,6 +194,9 @@ def test_a_plain_server_has_no_authority(server):
     [
         ({"profile": "klingon"}, "unknown profile"),
         ({"encryption_key": b"short"}, "32 bytes"),
+        ({"port": 99_999}, "between 0 and 65535"),
+        ({"port": -1}, "between 0 and 65535"),
+        ({"disk_bytes": -1}, "0 bytes or more"),
         ({"disk_bytes": 1, "storage": MemoryStorage()}, "either it or a storage"),
     ],
 )

@@ -12,4 +12,4 @@ def serve(context: typer.Context) -> None:
     """
     from llm_config_mock_server.__main__ import main  # noqa: PLC0415  # only this command needs the server
 
-    raise typer.Exit(main(context.args))
+    raise typer.Exit(main(context.args, program=context.command_path))
