@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from .port import BACKLOG, Port, arm_reset, shut
 from .wire import Action, Move, Send, Sleep, Wire
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llm_config_mock_server.core import Core
     from llm_config_mock_server.messages import At
 
-READ_BYTES: Final = 65_536  # at once
+READ_BYTES: Final = 65_536  # that wait to be looked at; no more are taken from the kernel meanwhile
 RESET_FLUSH_SECONDS: Final = 0.005  # between the last byte and an RST, which throws unread data away
 LINGER_SECONDS: Final = 0.5  # how long an unread body is read away, so that the reply survives the close
 LINGER_BYTES: Final = 16 * 1024 * 1024  # and how much of it
@@ -61,7 +61,7 @@ class SocketHost:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._owner = 0
-        self._open: dict[asyncio.Task[None], TransportSocket] = {}
+        self._open: set[_Connection] = set()
         self._listener: socket.socket | None = None
 
     @property
@@ -133,131 +133,194 @@ class SocketHost:
             loop.close()
 
     async def _serve(self, listener: socket.socket, stopping: asyncio.Event) -> None:
-        server = await asyncio.start_server(
-            self._connected, sock=listener, ssl=self._tls, limit=READ_BYTES, backlog=BACKLOG
-        )
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._connection, sock=listener, ssl=self._tls, backlog=BACKLOG)
         await stopping.wait()
         # Shut down before it is closed: a forked child may hold a copy, which would keep the port listening.
-        asyncio.get_running_loop().remove_reader(listener)
+        loop.remove_reader(listener)
         shut(listener)
         # What was accepted becomes a connection first, to be dropped like the others; a TLS handshake
         # that hangs is not waited for.
-        beginning = asyncio.all_tasks() - {asyncio.current_task(), *self._open}
-        if beginning:
+        if beginning := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(beginning, timeout=ACCEPT_SECONDS)
         server.close()
-        closing = list(self._open.values())
-        # Every other task of this loop is a connection of ours, or a handshake.
+        # Every other task of this loop is a handshake.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
             await asyncio.wait(others)
+        closing = [connection.socket for connection in self._open]
+        for connection in tuple(self._open):
+            connection.abort()
         for _ in range(TURNS_TO_CLOSE):
             if all(held.fileno() < 0 for held in closing):
                 break
             await asyncio.sleep(0)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # No coroutine: a task that is cancelled before its first step could not let go of anything.
-        connection = _Connection(self._core, self._clock, reader, writer, is_tls=self._tls is not None)
-        task = asyncio.get_running_loop().create_task(self._converse(connection))
-        self._open[task] = connection.socket
-        task.add_done_callback(lambda task: self._ended(task, connection))
-
-    async def _converse(self, connection: _Connection) -> None:
-        try:
-            await connection.serve()
-        except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            pass  # the client went, or the server stops: both are ordinary here
-        except Exception as error:  # noqa: BLE001 - a defect of this host must reach the test, not the loop's log
-            self._core.defects.append(error)
-
-    def _ended(self, task: asyncio.Task[None], connection: _Connection) -> None:
-        connection.abort()
-        self._open.pop(task, None)
+    def _connection(self) -> _Connection:
+        return _Connection(self._core, self._clock, self._open, is_tls=self._tls is not None)
 
 
-class _Connection:
-    """Drives one connection over a real socket."""
+class _Connection(asyncio.Protocol):
+    """Drives one connection over a real socket: each move of the wire is made as soon as it can be.
+
+    Args:
+        core: What answers.
+        clock: What reads the time.
+        open_ones: Where the connection is as long as it lasts.
+        is_tls: Whether TLS lies between the wire and the socket.
+    """
 
     def __init__(
-        self,
-        core: Core,
-        clock: Callable[[], At],
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        *,
-        is_tls: bool,
+        self, core: Core, clock: Callable[[], At], open_ones: set[_Connection], *, is_tls: bool
     ) -> None:
-        self._reader = reader
-        self._writer = writer
+        self._core = core
+        self._clock = clock
+        self._open = open_ones
         self._is_tls = is_tls
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._has_ended = False  # the client's direction
+        self._action: Action | None = None  # what is waited for, or `None` while nothing is
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_full = False  # what was written last is not with the kernel yet
+        self._is_closing = False
         self._is_reset = False
-        peer: str = (writer.get_extra_info("peername") or ("",))[0]
-        self._wire = Wire(core, clock, peer)
-        self.socket: TransportSocket = writer.get_extra_info("socket")
-        # `drain` is to mean that the kernel has every byte.
-        writer.transport.set_write_buffer_limits(0)
+        self._is_lost = False
+        self._unread = 0  # bytes that are still read away after the last reply
+
+    # --- What asyncio tells -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(0)  # to be told when the kernel has every byte
+        self.socket: TransportSocket = transport.get_extra_info("socket")
+        peer: str = (transport.get_extra_info("peername") or ("",))[0]
+        self._moves = Wire(self._core, self._clock, peer).run()
+        self._open.add(self)
+        self._go_on(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            self._unread -= len(data)
+            if self._unread <= 0:
+                self.abort()
+            return
+        self._received += data
+        if self._action is Move.READ:
+            self._go_on(self._taken())
+        elif len(self._received) > READ_BYTES:
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._has_ended = True
+        if self._is_closing or (isinstance(self._action, Sleep) and self._action.for_listener):
+            self.abort()
+        elif self._action is Move.READ:
+            self._go_on(self._taken())
+        return not self._is_tls  # the server's direction stays open; under TLS there is no such thing
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if isinstance(self._action, Send):
+            self._go_on(b"")
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the client went, or the server stops: both are ordinary here
+        self._is_lost = self._has_ended = True
+        if not isinstance(self._action, Sleep) or self._action.for_listener:
+            self._finish()  # else what was asked for still takes effect, in its time
+
+    # --- What the wire says ---------------------------------------------------------------------------
 
     def abort(self) -> None:
         """Let go of the connection at once."""
         # Shut down before it is closed: a forked child may hold a copy, which would keep it open.
         if not self._is_tls and not self._is_reset:
             shut(self.socket)
-        self._writer.transport.abort()
+        self._transport.abort()
+        self._finish()
 
-    async def serve(self) -> None:
-        """Do what the wire says until it has had enough."""
-        moves = self._wire.run()
+    def _finish(self) -> None:
+        self._open.discard(self)
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
         try:
-            action = next(moves)
-            while True:
-                action = moves.send(await self._do(action))
-        except StopIteration:
-            return
-        finally:
-            moves.close()
+            self._moves.close()
+        except Exception as error:  # noqa: BLE001 - as in `_go_on`
+            self._core.defects.append(error)
 
-    async def _do(self, action: Action) -> bytes:
+    def _go_on(self, answer: bytes | None) -> None:
+        """Make moves until one has to be waited for; the first one is asked for with `None`."""
+        self._action = None
+        try:
+            while True:
+                action = next(self._moves) if answer is None else self._moves.send(answer)
+                answer = self._do(action)
+                if answer is None:
+                    self._action = action
+                    return
+        except StopIteration:
+            self.abort()
+        except Exception as error:  # noqa: BLE001 - a defect of this host must reach the test, not the loop's log
+            self._core.defects.append(error)
+            self.abort()
+
+    def _do(self, action: Action) -> bytes | None:
+        """Make a move, and return what it led to, or `None` where that is not there yet."""
         match action:
             case Send(data, ends):
-                await self._send(data, ends=ends)
-            case Sleep(seconds, for_listener):
-                await asyncio.sleep(seconds)
-                if for_listener and self._reader.at_eof():
-                    raise ConnectionResetError("the client went")
+                return self._send(data, ends=ends)
+            case Sleep(seconds):
+                self._timer = self._loop.call_later(seconds, self._go_on, b"")
             case Move.READ:
-                return await self._reader.read(READ_BYTES)
+                return self._taken() if self._received or self._has_ended else None
             case Move.HALF_CLOSE:
-                if self._writer.can_write_eof():
-                    self._writer.write_eof()
+                if self._transport.can_write_eof():
+                    self._transport.write_eof()
+                return b""
             case Move.RESET:
-                await asyncio.sleep(RESET_FLUSH_SECONDS)
-                arm_reset(self.socket)
-                self._is_reset = True
-                self._writer.transport.abort()
+                self._timer = self._loop.call_later(RESET_FLUSH_SECONDS, self._reset)
             case Move.CLOSE | Move.LINGER:
-                await self._goodbye(linger=action is Move.LINGER)
-        return b""
+                self._goodbye(linger=action is Move.LINGER)
+        return None
 
-    async def _send(self, data: bytes, *, ends: bool) -> None:
+    def _taken(self) -> bytes:
+        data = bytes(self._received)
+        self._received.clear()
+        if len(data) > READ_BYTES and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return data
+
+    def _send(self, data: bytes, *, ends: bool) -> bytes | None:
+        if self._is_lost:
+            self._finish()
+            return None
         if ends and _CORK is not None and not self._is_tls:
             self.socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-        self._writer.write(data)
-        await self._writer.drain()
+        self._transport.write(data)
+        return None if self._is_full else b""
 
-    async def _goodbye(self, *, linger: bool) -> None:
+    def _reset(self) -> None:
+        arm_reset(self.socket)
+        self._is_reset = True
+        self.abort()
+
+    def _goodbye(self, *, linger: bool) -> None:
         """Close after the last reply, without losing it to an RST over bytes that nobody read."""
+        self._is_closing = True
         if self._is_tls:
-            self._writer.close()
-            with contextlib.suppress(TimeoutError, OSError):
-                await asyncio.wait_for(self._writer.wait_closed(), TLS_CLOSE_SECONDS)
+            self._timer = self._loop.call_later(TLS_CLOSE_SECONDS, self.abort)
+            self._transport.close()
             return
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        if linger:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER_SECONDS):
-                    left = LINGER_BYTES
-                    while left > 0 and (chunk := await self._reader.read(READ_BYTES)):
-                        left -= len(chunk)
+        if not linger or self._has_ended:
+            self.abort()
+            return
+        self._unread = LINGER_BYTES
+        self._timer = self._loop.call_later(LINGER_SECONDS, self.abort)
+        self._transport.resume_reading()
