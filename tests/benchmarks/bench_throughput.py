@@ -19,24 +19,43 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import httpx2
 from goals import GOALS
-from harness import Effort, Report, Row, Spread, Table, in_child, in_order, judge
+from harness import MICROSECONDS, Report, Row, Spread, Table, in_child, in_order, judge
 from quick_server import quick_server
 
 from llm_config_sdk import AsyncConfigClient, ConfigClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 NAMESPACE: Final = "app/llm"
 PATH: Final = "/api/v1/configs/app%2Fllm/model?env=development"
-FULL_EFFORT: Final = Effort(rounds=3, turn=1.0)
-SLOW_EFFORT: Final = Effort(rounds=3, turn=2.0)
 SLOW: Final = 0.2  # seconds that the slow server takes
 GRACE: Final = 15.0  # seconds that a child may need to start its callers and to answer
 BASELINE: Final = "httpx"
 ANSWERED: Final = "answered"
+CPU: Final = "µs of processor time"  # of the client, for an answer
 OURS: Final = "AsyncConfigClient"
 OURS_SYNC: Final = "ConfigClient"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a crowd is watched.
+
+    Attributes:
+        warm_up: Seconds before answers are counted.
+        window: Seconds in which they are.
+        rounds: How often.
+    """
+
+    warm_up: float
+    window: float
+    rounds: int
+
+    @property
+    def least(self) -> float:
+        """One answer in the window, as a rate."""
+        return 1 / self.window
 
 
 # --- Who asks ---------------------------------------------------------------------------------------
@@ -142,10 +161,12 @@ def counted(start: Callable[[list[Counter[str]]], None], callers: int, warm_up: 
     counts = [Counter[str]() for _ in range(callers)]
     start(counts)
     time.sleep(warm_up)
-    before, began = _together(counts), time.perf_counter()
+    before, began, began_cpu = _together(counts), time.perf_counter(), time.process_time()
     time.sleep(window)
-    after, seconds = _together(counts), time.perf_counter() - began
-    return {name: count / seconds for name, count in (after - before).items()}
+    after, seconds, cpu = _together(counts), time.perf_counter() - began, time.process_time() - began_cpu
+    made = after - before
+    rates = {name: count / seconds for name, count in made.items()}
+    return {**rates, CPU: cpu * MICROSECONDS / max(1, made[ANSWERED])}
 
 
 def _together(counts: Iterable[Counter[str]]) -> Counter[str]:
@@ -155,51 +176,45 @@ def _together(counts: Iterable[Counter[str]]) -> Counter[str]:
     return together
 
 
-def one_crowd(
-    case: str, callers: int, url: str, *, in_threads: bool, warm_up: float, window: float
-) -> dict[str, float]:
+def one_crowd(case: str, callers: int, url: str, watch: Watch, *, in_threads: bool) -> dict[str, float]:
     """Measure one case with so many callers, in a child process."""
     start: Any = (
         partial(threads, partial(SYNC[case], url))
         if in_threads
         else partial(tasks, partial(ASYNC[case], url))
     )
-    return in_child(lambda: counted(start, callers, warm_up, window), warm_up + window + GRACE)
+    return in_child(
+        lambda: counted(start, callers, watch.warm_up, watch.window), watch.warm_up + watch.window + GRACE
+    )
 
 
 def crowds(
-    name: str,
-    title: str,
-    url: str,
-    sizes: Sequence[int],
-    effort: Effort,
-    *,
-    warm_up: float,
-    in_threads: bool = False,
-) -> Table:
-    """Measure all cases with each number of callers, in turns."""
+    name: str, title: str, url: str, sizes: Mapping[int, Watch], *, in_threads: bool = False
+) -> list[Table]:
+    """Measure all cases with each number of callers, in turns: answers, and processor time of one."""
     cases = list(SYNC if in_threads else ASYNC)
-    rows = []
-    for callers in sizes:
-        taken: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
-        for number in range(effort.rounds):
+    answers, costs = [], []
+    for callers, watch in sizes.items():
+        taken: dict[str, Counts] = {case: [] for case in cases}
+        for number in range(watch.rounds):
             for case in in_order(cases, number):
-                taken[case].append(
-                    one_crowd(case, callers, url, in_threads=in_threads, warm_up=warm_up, window=effort.turn)
-                )
-        rows += [_row(case, callers, counts, taken[BASELINE], effort) for case, counts in taken.items()]
+                taken[case].append(one_crowd(case, callers, url, watch, in_threads=in_threads))
+        for case, counts in taken.items():
+            answers.append(_rate(case, callers, counts, taken[BASELINE], watch))
+            costs.append(Row(case, Spread.of(each[CPU] for each in counts), at=callers))
     axis = "threads" if in_threads else "callers"
-    return Table(name, title, "answers a second", BASELINE, rows, axis)
-
-
-def _row(case: str, callers: int, counts: Counts, reference: Counts, effort: Effort) -> Row:
-    rates = [each.get(ANSWERED, 0.0) for each in counts]
-    failures = sum(rate for each in counts for name, rate in each.items() if name != ANSWERED)
-    # Who answers nothing in the window is taken to have answered once.
-    least = 1 / effort.turn
-    ratios = [
-        mine / max(other.get(ANSWERED, 0.0), least) for mine, other in zip(rates, reference, strict=True)
+    note = "Who answers nothing while it is watched is taken, for ratios, to have answered once."
+    return [
+        Table(name, title, "answers a second", BASELINE, answers, axis, note),
+        Table(f"{name} cpu", f"{title}: the client's processor time", "µs an answer", "", costs, axis),
     ]
+
+
+def _rate(case: str, callers: int, counts: Counts, reference: Counts, watch: Watch) -> Row:
+    rates = [each.get(ANSWERED, 0.0) for each in counts]
+    failures = sum(rate for each in counts for name, rate in each.items() if name not in {ANSWERED, CPU})
+    others = [max(each.get(ANSWERED, 0.0), watch.least) for each in reference]
+    ratios = [mine / other for mine, other in zip(rates, others, strict=True)]
     beside = {"failures a second": round(failures / len(counts), 1)} if failures else {}
     return Row(case, Spread.of(rates), Spread.of(ratios), callers, beside)
 
@@ -209,54 +224,55 @@ def _row(case: str, callers: int, counts: Counts, reference: Counts, effort: Eff
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large the crowds are, and how long they are watched. The second and the last two are judged."""
+    """How large the crowds are, and how each is watched. Judged are the second and the last two."""
 
-    sizes: Sequence[int] = (1, 10, 100, 500, 2_000)
-    threads: Sequence[int] = (1, 10, 64)
-    slow_callers: int = 500
-    warm_up: float = 0.6  # seconds
-    effort: Effort = FULL_EFFORT
-    slow_effort: Effort = SLOW_EFFORT
+    tasks: Mapping[int, Watch]
+    threads: Mapping[int, Watch]
+    slow: Mapping[int, Watch]
 
 
+FEW: Final = Watch(warm_up=0.4, window=0.8, rounds=3)
+MANY: Final = Watch(warm_up=1.2, window=2.0, rounds=3)  # a collapsed pool has to come to its answers
+GLIMPSE: Final = Watch(warm_up=0.1, window=0.15, rounds=1)
+
+FULL: Final = Scale(
+    tasks={1: FEW, 10: FEW, 100: FEW, 500: MANY, 2_000: MANY},
+    threads={1: FEW, 10: FEW, 64: FEW},
+    slow={500: MANY},
+)
 SMOKE: Final = Scale(
-    sizes=(1, 2, 4, 8),
-    threads=(1, 2),
-    slow_callers=4,
-    warm_up=0.1,
-    effort=Effort(1, 0.15),
-    slow_effort=Effort(1, 0.5),
+    tasks=dict.fromkeys((1, 2, 4), GLIMPSE),
+    threads=dict.fromkeys((1, 2), GLIMPSE),
+    slow={4: Watch(warm_up=0.1, window=0.5, rounds=1)},
 )
 
 
 def measure(*, quick: bool) -> Report:
     """Measure; `quick` only shows that it runs."""
-    scale = SMOKE if quick else Scale()
+    scale = SMOKE if quick else FULL
     with quick_server() as server:
-        by_tasks = crowds(
-            "async", "Callers that are tasks", server.url, scale.sizes, scale.effort, warm_up=scale.warm_up
-        )
-        by_threads = crowds(
-            "threads", "Callers that are threads", server.url, scale.threads, scale.effort,
-            warm_up=scale.warm_up, in_threads=True,
-        )  # fmt: skip
+        by_tasks = crowds("async", "Callers that are tasks", server.url, scale.tasks)
+        by_threads = crowds("threads", "Callers that are threads", server.url, scale.threads, in_threads=True)
     with quick_server(delay=SLOW) as server:
-        slow = crowds(
-            "slow", "Callers that are tasks; the server takes 200 ms", server.url, [scale.slow_callers],
-            scale.slow_effort, warm_up=scale.warm_up,
-        )  # fmt: skip
-    some, many, most = scale.sizes[1], scale.sizes[-2], scale.sizes[-1]
-    least = 1 / scale.effort.turn
-
-    def beside(ours: Row, other: Row) -> float:
-        return ours.figure.median / max(other.figure.median, least)
-
-    at_many = by_tasks.find(OURS, many)
+        slow = crowds("slow", "Callers that are tasks; the server takes 200 ms", server.url, scale.slow)
+    sizes = list(scale.tasks)
+    some, many, most = sizes[1], sizes[-2], sizes[-1]
+    at_many = by_tasks[0].find(OURS, many)
+    theirs = by_tasks[0].find("httpx2", many).figure.median
     verdicts = [
         judge(GOALS["500 callers"], at_many.ratio.median),
-        judge(GOALS["500 callers, httpx2"], beside(at_many, by_tasks.find("httpx2", many))),
-        judge(GOALS["500 callers, slow"], slow.find(OURS, scale.slow_callers).ratio.median),
-        judge(GOALS["flat"], beside(by_tasks.find(OURS, most), by_tasks.find(OURS, some))),
-        judge(GOALS["64 threads"], by_threads.find(OURS_SYNC, scale.threads[-1]).ratio.median),
+        judge(GOALS["500 callers, httpx2"], at_many.figure.median / max(theirs, MANY.least)),
+        judge(GOALS["500 callers, slow"], slow[0].find(OURS, max(scale.slow)).ratio.median),
+        judge(
+            GOALS["flat"],
+            by_tasks[0].find(OURS, most).figure.median
+            / max(by_tasks[0].find(OURS, some).figure.median, FEW.least),
+        ),
+        judge(
+            GOALS["64 threads"],
+            by_threads[0].find(OURS_SYNC, max(scale.threads)).ratio.median,
+            ours=by_threads[1].find(OURS_SYNC, max(scale.threads)).figure.median,
+            theirs=by_threads[1].find(BASELINE, max(scale.threads)).figure.median,
+        ),
     ]
-    return Report("Throughput", [by_tasks, by_threads, slow], verdicts)
+    return Report("Throughput", [*by_tasks, *by_threads, *slow], verdicts)

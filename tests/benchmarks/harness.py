@@ -20,6 +20,7 @@ import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Table:
         rows: The cases.
         axis: What `Row.at` counts.
         note: What else to know when reading it.
+        is_for_plot: Whether it is long, and of use only when drawn.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Table:
     rows: Sequence[Row]
     axis: str = ""
     note: str = ""
+    is_for_plot: bool = False
 
     def find(self, case: str, at: float | None = None) -> Row:
         """Find a case."""
@@ -147,12 +150,13 @@ def round_to(value: float, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def judge(goal: Goal, figure: float) -> Verdict:
-    """Compare a figure with a goal."""
+def judge(goal: Goal, figure: float, **facts: float) -> Verdict:
+    """Compare a figure with a goal; `facts` are what was measured of the cause."""
     met = figure <= goal.bound if goal.sense == "at most" else figure >= goal.bound
     shown = f"{round_to(figure, 5):g}{goal.unit}"
     bound = f"{goal.sense} {goal.bound:g}{goal.unit}"
-    return Verdict(goal.text, shown, bound, met, "" if met else goal.cause)
+    known = {name: f"{round_to(value, 3):g}" for name, value in facts.items()}
+    return Verdict(goal.text, shown, bound, met, "" if met else goal.cause.format(**known))
 
 
 # --- Measuring --------------------------------------------------------------------------------------
@@ -237,8 +241,8 @@ def in_turns(cases: Mapping[str, Callable[[], Any]], effort: Effort, *, warm_up:
     """Measure what one call of each costs."""
     calls = {case: _calls(_time(call, warm_up)[0], effort.turn) for case, call in cases.items()}
     times = Times(cases)
+    gc.collect()
     for number in range(effort.rounds):
-        gc.collect()
         for case in in_order(list(cases), number):
             times.add(case, _time(cases[case], calls[case]))
     return times
@@ -258,8 +262,8 @@ async def in_turns_async(
     """Measure what awaiting one call of each costs."""
     calls = {case: _calls((await _time_async(call, warm_up))[0], effort.turn) for case, call in cases.items()}
     times = Times(cases)
+    gc.collect()
     for number in range(effort.rounds):
-        gc.collect()
         for case in in_order(list(cases), number):
             times.add(case, await _time_async(cases[case], calls[case]))
     return times
@@ -316,6 +320,35 @@ def _be_child(function: Callable[[], Any], writing: int) -> None:
 # --- Writing down -----------------------------------------------------------------------------------
 
 
+class Company:
+    """How busy other programs kept the machine meanwhile: where they did, microseconds say little."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
+
+    def cores(self) -> float | None:
+        """Cores that others used, in the mean; `None` where the system does not say."""
+        busy = _busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = (busy - self._busy) - (_own_seconds() - self._own)
+        return round(max(0.0, others) / (time.monotonic() - self._began), 2)
+
+
+def _busy_seconds() -> float | None:
+    try:
+        line = Path("/proc/stat").read_text().splitlines()[0]
+    except OSError:
+        return None
+    user, nice, system = (int(word) for word in line.split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    own = os.times()
+    return own.user + own.system + own.children_user + own.children_system
+
+
 def machine() -> dict[str, Any]:
     """Say what it was measured on, and with which versions."""
     versions = {}
@@ -339,6 +372,8 @@ def show(report: Report) -> str:
     """Write a report as text."""
     lines = [f"\n=== {report.title}"]
     for table in report.tables:
+        if table.is_for_plot:
+            continue
         of = f"of {table.baseline}" if table.baseline else ""
         lines += ["", f"{table.title} ({table.unit})"]
         where = f"{table.axis:>12}" if table.axis else ""

@@ -11,13 +11,18 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent
-TIMEOUT = 100.0  # seconds, on a machine that does other things
+TIMEOUT = 380.0  # seconds: 2 to 8 on a quiet machine, and a benchmark takes what a busy one leaves
 
 #: By benchmark, what it measures beside this project, and the tables that it makes.
 PEERS = {
     "engine": ("hyx", "nopanic", "pybreaker", "pyresilience", "stamina", "tenacity"),
     "client": ("httpcore", "httpx", "httpx2", "pybreaker", "requests", "tenacity"),
+    "cached": ("UnleashClient", "cachetools", "ldclient"),
     "throughput": ("httpx", "httpx2"),
+    "growth": (),
+    "faults": ("httpx", "pybreaker", "tenacity"),
+    "footprint": ("cachetools", "httpx2", "memray", "tenacity"),
+    "server": ("pytest_httpserver",),
 }
 TABLES = {
     "engine": {
@@ -26,14 +31,21 @@ TABLES = {
         for colour in ("sync", "async")
     },
     "client": {"sync", "async", "sync cpu", "async cpu"},
-    "throughput": {"async", "threads", "slow"},
+    "cached": {"sync", "async"},
+    "throughput": {f"{name}{cpu}" for name in ("async", "threads", "slow") for cpu in ("", " cpu")},
+    "growth": {"entries", "endpoints"},
+    "faults": {"errors", "slow answers", "slow endpoint", "failover", "timeline"},
+    "footprint": {"import", "memory", "allocations"},
+    "server": {"life", "start", "answers"},
 }
+WITHOUT_GOALS = {"growth", "server"}
 
 
 def missing(name: str) -> list[str]:
     return [peer for peer in PEERS[name] if importlib.util.find_spec(peer) is None]
 
 
+@pytest.mark.timeout(TIMEOUT + 20)
 @pytest.mark.parametrize("name", PEERS)
 def test_a_benchmark_runs_and_has_a_row_for_every_case(name, tmp_path):
     if absent := missing(name):
@@ -55,13 +67,14 @@ def test_a_benchmark_runs_and_has_a_row_for_every_case(name, tmp_path):
     assert {table["name"] for table in report["tables"]} == TABLES[name]
     for table in report["tables"]:
         cases = {row["case"] for row in table["rows"]}
-        assert len(cases) > 1
-        assert not table["baseline"] or table["baseline"] in cases
+        assert cases
+        assert not table["baseline"] or table["axis"] or table["baseline"] in cases
         # Every case was measured at every place of the axis, or at none.
         places = {row["at"] for row in table["rows"]}
         assert len(table["rows"]) == len(cases) * len(places)
         assert all(isfinite(row["figure"]["median"]) for row in table["rows"])
-    assert report["verdicts"]
+        assert all(row["beside"].get("success %", 100) for row in table["rows"])
+    assert bool(report["verdicts"]) != (name in WITHOUT_GOALS)
 
 
 def test_an_unknown_benchmark_is_refused_by_name():
