@@ -110,7 +110,7 @@ class Options:
     clock: Clock | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Plan(Generic[T]):
     """One call of a client's method, ready to run.
 
@@ -135,7 +135,7 @@ class Plan(Generic[T]):
     is_part: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt(Generic[T]):
     """One request of a call.
 

@@ -66,7 +66,7 @@ _SAFE_HEADERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A response, whichever library brought it.
 

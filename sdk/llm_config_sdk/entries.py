@@ -160,8 +160,14 @@ class ConfigEntry(_Valued):
 
     def with_provenance(self, provenance: Provenance) -> Self:
         """Copy the entry with another provenance."""
-        twin = self.model_copy()
-        twin._provenance = provenance  # noqa: SLF001  # a copy of this very class
+        # As pydantic's own copy, which looks at each private attribute that a model might have: every entry
+        # that is cached or served stale is such a copy.
+        twin = self.__class__.__new__(self.__class__)
+        set_slot = object.__setattr__
+        set_slot(twin, "__dict__", self.__dict__.copy())
+        set_slot(twin, "__pydantic_extra__", None)
+        set_slot(twin, "__pydantic_fields_set__", self.__pydantic_fields_set__)
+        set_slot(twin, "__pydantic_private__", {"_provenance": provenance})
         return twin
 
     def mark(self, provenance: Provenance) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import string
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -137,7 +138,7 @@ class Progress:
     authorization: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Generic[T_co]):
     """One call as it will be sent, as often as it takes: validated, encoded, and with one request id.
 
@@ -416,12 +417,11 @@ def encode_segment(name: str) -> str:
     More than RFC 3986 asks for: the 0.5 server checks the raw path for marks such as `--` and `..`,
     and a namespace's slashes have to stay inside one segment.
     """
-    return "".join(
-        chr(byte) if chr(byte).isalnum() and byte < _ASCII_END else f"%{byte:02X}" for byte in name.encode()
-    )
+    return "".join(map(_ENCODED.__getitem__, name.encode()))
 
 
-_ASCII_END: Final = 128
+_LETTERS_AND_DIGITS: Final = frozenset(f"{string.ascii_letters}{string.digits}".encode())
+_ENCODED: Final = tuple(chr(byte) if byte in _LETTERS_AND_DIGITS else f"%{byte:02X}" for byte in range(256))
 _SHOWN_LENGTH: Final = 80  # characters of a bad name that a message shows
 
 

@@ -282,7 +282,10 @@ def typed(key: Any) -> Any:
     if kind is str:
         return key
     if kind is tuple:
-        return tuple(typed(part) for part in key)
+        for part in key:
+            if part.__class__ is not str:
+                return tuple(map(typed, key))
+        return key
     return (kind.__qualname__, key)
 
 

@@ -90,7 +90,7 @@ def _ascii_host(host: str) -> str | None:
     return ascii_host if _HOST.fullmatch(ascii_host) else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WireRequest:
     """What goes over the wire, but for what the connection adds (Host, lengths).
 
