@@ -2,11 +2,16 @@
 
 import h11
 import pytest
+from hypothesis import example, given, strategies as st
 
 from llm_config_sdk.errors import ResponseDecodeError
 from llm_config_sdk.transport.http11 import MAX_HEAD_BYTES, Http11
 
 HEADERS = [(b"Host", b"a")]
+FRAMING = {b"host", b"content-length", b"transfer-encoding", b"connection"}  # never a caller's to set
+NAMES = (st.binary(max_size=8) | st.sampled_from([b"A", b"X-Request-ID"])).filter(
+    lambda name: name.lower() not in FRAMING
+)
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: 1\r\n\r\nok"
 
 
@@ -129,6 +134,29 @@ def test_a_body_that_is_too_large_is_not_read_to_its_end(http):
     with pytest.raises(ResponseDecodeError, match="larger than 1000 bytes"):
         http.reply()
     assert not http.is_reusable
+
+
+@given(
+    st.sampled_from(["GET", "HEAD", "OPTIONS", "DELETE"]),
+    st.text(st.characters(max_codepoint=0x180), max_size=20),
+    st.lists(
+        st.tuples(NAMES, st.binary(max_size=12) | st.from_regex(rb"[ -~]{0,9}", fullmatch=True)), max_size=4
+    ),
+)
+@example("GET", "/", [(b"A: b", b"c")])
+@example("GET", "/", [(b"A", b"b\r\nC: d")])
+@example("GET", "/", [(b"A", b"b\tc"), (b"D", b"\xff"), (b"E", b"")])
+@example("GET", "/", [(b"A", b" b")])
+@example("GET", "/ HTTP/1.1\r\nA: b", [])
+def test_a_request_without_a_body_is_written_or_refused_as_h11_would(method, target, headers):
+    headers = [*HEADERS, *headers]
+    try:
+        expected = h11.Connection(h11.CLIENT).send(h11.Request(method=method, target=target, headers=headers))
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        with pytest.raises(h11.LocalProtocolError):
+            Http11(1000).request(method, target, headers)
+    else:
+        assert Http11(1000).request(method, target, headers) == expected
 
 
 def test_what_would_smuggle_in_another_header_is_refused_before_it_is_sent(http):
