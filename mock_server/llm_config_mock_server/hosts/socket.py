@@ -228,7 +228,7 @@ class _Connection(asyncio.Protocol):
         if isinstance(self._action, Send):
             self._go_on(b"")
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the client went, or the server stops: both are ordinary here
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the client went, or the server stops: both are ordinary here
         self._is_lost = self._has_ended = True
         if not isinstance(self._action, Sleep) or self._action.for_listener:
             self._finish()  # else what was asked for still takes effect, in its time
