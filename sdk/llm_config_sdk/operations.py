@@ -316,7 +316,10 @@ def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, bo
         repeatable=method in _REPEATABLE_METHODS,
         is_read=method in _READ_METHODS,
     )
-    query = urlencode(params, doseq=True) if params else ""
+    try:
+        query = urlencode(params, doseq=True) if params else ""
+    except (UnicodeEncodeError, TypeError):
+        raise errors.InvalidRequestError("params must be names and values that are Unicode") from None
     target = f"{path}{'&' if '?' in path else '?'}{query}" if query else path
     return Call(operation, target, body=None if body is None else encode_json(body, operation="request"))
 

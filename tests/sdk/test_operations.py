@@ -190,3 +190,9 @@ def test_a_body_and_a_token_are_in_no_repr():
     call = prepare(SET_CONFIG, "app", "n", PRODUCTION, body=body, headers={"Authorization": "t0k3n"})
     assert "s3cr3t" not in repr(call)
     assert "t0k3n" not in repr(call)
+
+
+@pytest.mark.parametrize("params", [{"a": "\ud800"}, {"\ud800": 1}])
+def test_params_that_are_half_a_character_are_refused(params):
+    with pytest.raises(errors.InvalidRequestError, match="Unicode"):
+        operations.prepare_request("GET", "/x", params, None)

@@ -161,9 +161,8 @@ class ReplyReader:
         self._status = status
         self._headers = _lowered(headers)
         self._max_bytes = max_bytes
-        self._chunks: list[bytes] = []
+        self._body = bytearray()  # no list of pieces: each costs more than it holds, where they are small
         self._on_wire = 0
-        self._size = 0
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
         self._gunzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding in {"gzip", "x-gzip"} else None
         if self._gunzip is None and encoding not in {"", "identity"}:
@@ -178,13 +177,12 @@ class ReplyReader:
             return self._fail(f"it is larger than {self._max_bytes} bytes")
         if self._gunzip is not None:
             try:
-                chunk = self._gunzip.decompress(chunk, self._max_bytes - self._size + 1)
+                chunk = self._gunzip.decompress(chunk, self._max_bytes - len(self._body) + 1)
             except zlib.error as error:
                 return self._fail("its gzip encoding is broken", error)
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
+        self._body += chunk
+        if len(self._body) > self._max_bytes:
             return self._fail(f"it unpacks to more than {self._max_bytes} bytes")
-        self._chunks.append(chunk)
         return True
 
     def reply(self) -> Reply:
@@ -197,10 +195,10 @@ class ReplyReader:
             self._fail("its gzip encoding is cut off")
         if self.failure is not None:
             raise self.failure
-        return Reply(self._status, self._headers, b"".join(self._chunks))
+        return Reply(self._status, self._headers, bytes(self._body))
 
     def _fail(self, what: str, cause: Exception | None = None) -> bool:
-        self._chunks.clear()
+        self._body.clear()
         self.failure = ResponseDecodeError(f"cannot read the body of an HTTP {self._status} response: {what}")
         self.failure.__cause__ = cause
         return False
