@@ -194,5 +194,5 @@ def test_a_body_and_a_token_are_in_no_repr():
 
 @pytest.mark.parametrize("params", [{"a": "\ud800"}, {"\ud800": 1}])
 def test_params_that_are_half_a_character_are_refused(params):
-    with pytest.raises(errors.InvalidRequestError, match="Unicode"):
+    with pytest.raises(InvalidRequestError, match="Unicode"):
         operations.prepare_request("GET", "/x", params, None)
