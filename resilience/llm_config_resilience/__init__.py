@@ -7,6 +7,8 @@ stack.call(fetch, "https://…")
 await stack.call_async(fetch_async, "https://…")
 """
 
+import logging
+
 from llm_config_resilience.clock import Clock, ManualClock, SystemClock
 from llm_config_resilience.context import Context, current
 from llm_config_resilience.directives import Again, Call, Detach, Directive, Park, Raise, Return, Wait
@@ -117,6 +119,9 @@ __all__ = [
     "transient",
     "unavailable",
 ]
+
+# Where an application sets no logging up, Python would print what a library logs to stderr.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Errors and reprs name the place users import from.
 for _member in [globals()[_name] for _name in __all__]:

@@ -6,6 +6,8 @@ with ConfigClient("https://config.example.com", token="…") as client:
     model = client.get_str("app/llm", "model", env="production")
 """
 
+import logging
+
 from llm_config_resilience import RetryPolicy
 from llm_config_sdk._version import __version__
 from llm_config_sdk.binding import LLMConfigSettingsSource
@@ -117,6 +119,9 @@ __all__ = [
     "VersionNotFoundError",
     "__version__",
 ]
+
+# Where an application sets no logging up, Python would print what a library logs to stderr.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Tracebacks and pickles name the place that users import from.
 for _name in __all__:

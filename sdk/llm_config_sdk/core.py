@@ -38,7 +38,9 @@ from llm_config_sdk.credentials import AUTHORIZATION, Credentials, Token, creden
 from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.hints import OWN_LIMIT
-from llm_config_sdk.observability.events import Incident, Observers
+from llm_config_sdk.observability.events import Incident, ObservedClient, Observer
+from llm_config_sdk.observability.logs import LogListener
+from llm_config_sdk.observability.observers import Observers
 from llm_config_sdk.operations import Call, Held, Operation, check_header, client_headers
 from llm_config_sdk.paging import read_next
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy, Stack, is_outage, was_never_sent
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.contract import Health, Source
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.observability.events import Sending
+    from llm_config_sdk.observability.observers import Observation
     from llm_config_sdk.status import EndpointStatus
     from llm_config_sdk.transport import ClientCertificate, TlsVersion, Verification
 
@@ -194,8 +197,8 @@ class Core:
             Endpoint.parse(url) for url in (settings.base_url, *settings.backups)
         )
         self.clock: Clock = options.clock if options.clock is not None else SystemClock()
-        self._listeners = tuple(options.listeners)
-        self.observers: Observers | None = Observers.of(self._listeners, self.clock)
+        self._listeners = _with_log(options.listeners)
+        self.observers: Observers = Observers.of(self._listeners, self.clock)
         self.cache = _open_cache(options.cache, self.endpoints[0].url, self.clock)
         self.snapshot: SnapshotStore | None = _open_snapshot(
             options, self.endpoints[0].url, self.clock, self._lost
@@ -209,6 +212,7 @@ class Core:
             listeners=self._listeners,
             clock=self.clock,
         )
+        self._attach()
         self._fallback = dict(options.fallback or {}) if not settings.strict else {}
         self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
@@ -256,6 +260,7 @@ class Core:
                 listeners=self._listeners,
                 clock=self.clock,
             )
+            twin._attach()  # noqa: SLF001  # as above
         elif twin.cache is not self.cache:
             twin.stack = self.stack.with_cache(twin.cache)
         return twin
@@ -282,7 +287,7 @@ class Core:
 
     def close(self) -> None:
         """Refuse further calls, and end background work that is no other client's."""
-        self._closed = True
+        was_closed, self._closed = self._closed, True
         cache, self.cache = self.cache, None
         if cache is not None and self._parent is None:
             cache.close()
@@ -293,6 +298,8 @@ class Core:
             self.stack.close()
         if self._parent is None and self.snapshot is not None:
             self.snapshot.close()
+        if self._parent is None and not was_closed:
+            self.observers.detach()
 
     @property
     def is_closed(self) -> bool:
@@ -337,7 +344,7 @@ class Core:
             entry = cache.fresh((namespace, key, environment or ""))
         except TypeError:  # a name that cannot be hashed is no name
             return None
-        if entry is not None and self.observers is not None:
+        if entry is not None and self.observers.wants_hits:
             self.observers.cached("get_config", entry)
         return entry
 
@@ -463,7 +470,7 @@ class Core:
     ) -> Plan[ConfigEntry]:
         """Plan one of several reads for one answer: what is absent comes as a default."""
         plan = self.plan_get(namespace, key, environment, timeout, default=None, fallback=UNSET, fresh=False)
-        return replace(plan, is_part=True, is_quiet=True)
+        return replace(plan, is_part=True)
 
     def lookup(
         self, namespace: str, key: str, env: Environment | str | None, timeout: float | None
@@ -606,25 +613,32 @@ class Core:
 
     # --- Observing ---
 
-    def observe(self, call: Call[Any]) -> None:
-        """Let observers, if there are any, hear of a call."""
-        if self.observers is not None:
-            call.progress.observation = self.observers.begin(call)
+    def observe(self, plan: Plan[Any]) -> None:
+        """Let observers, if any of them follows calls, hear of one."""
+        progress, observers = plan.call.progress, self.observers
+        progress.began = observers.now()
+        if observers.follows:
+            progress.observation = observers.begin(plan.call, is_quiet=plan.is_quiet)
 
     def abandon(self, call: Call[Any]) -> None:
         """Tell observers that nobody waits for a call any more."""
         if call.progress.observation is not None:
             call.progress.observation.close()
 
+    def _observation(self, plan: Plan[Any]) -> Observation:
+        """Find who hears how a call ends that did not end well."""
+        followed = plan.call.progress.observation
+        return followed or self.observers.look_back(plan.call, is_quiet=plan.is_quiet)
+
+    def _attach(self) -> None:
+        """Tell observers whom they will hear of."""
+        budget = self.stack.budget if self.stack.policy.retry is not None else None
+        endpoints = tuple(endpoint.url for endpoint in self.endpoints)
+        self.observers.attach(ObservedClient(endpoints=endpoints, budget=budget))
+
     def _lost(self, message: str) -> None:
         """Tell observers that what was kept on disk is lost."""
-        if self.observers is not None:
-            self.observers.notice(Incident("corrupted_snapshot", message))
-
-    @property
-    def _writes_log(self) -> bool:
-        """Whether the client itself logs what becomes of calls, because no observer does."""
-        return self.observers is None or not self.observers.write_log
+        self.observers.notice(Incident("corrupted_snapshot", message))
 
     # --- Attempts ---
 
@@ -776,8 +790,11 @@ class Core:
     def finish(self, plan: Plan[T], answer: Answer[Any]) -> T:
         """Make the stack's answer the client's, with its provenance."""
         value, call, cache = answer.value, plan.call, self.cache
+        observation = call.progress.observation
         if answer.source == "stale":
-            value = self._stale(value.entry if isinstance(value, Fetched) else value, plan, answer)
+            if answer.error is not None:
+                observation = self._observation(plan)
+            value = self._stale(value.entry if isinstance(value, Fetched) else value, call, answer)
         elif isinstance(value, Fetched):
             if plan.fresh and cache is not None and call.entry_key is not None:
                 cache.keep(call.entry_key, value)
@@ -787,21 +804,18 @@ class Core:
             self._remember(call, value)
         elif call.operation is operations.DELETE_CONFIG:
             self._forget_absent(call)
-        if call.progress.observation is not None:
-            call.progress.observation.succeeded(value, endpoint=getattr(answer.target, "url", None))
+        if observation is not None:
+            observation.succeeded(value, endpoint=getattr(answer.target, "url", None))
         return cast("T", value)
 
-    def _stale(self, entry: ConfigEntry, plan: Plan[Any], answer: Answer[Any]) -> ConfigEntry:
-        call = plan.call
+    def _stale(self, entry: ConfigEntry, call: Call[Any], answer: Answer[Any]) -> ConfigEntry:
         cause = self.translate(answer.error, call) if answer.error is not None else None
         if cause is not None and cause is not answer.error:
             cause.__cause__ = answer.error
         source: Source = "snapshot" if answer.answered_by == "snapshot" else "stale"
-        if source == "snapshot" and not self._on_snapshot:
+        if source == "snapshot" and cause is None and not self._on_snapshot:
             self._on_snapshot = True
-            log.warning("serving values of an earlier run: %s", cause or "no server has answered yet")
-        elif cause is not None and source == "stale" and self._writes_log and not plan.is_quiet:
-            log.warning("%s: serving a stale value: %s", call.location, cause, extra=_fields(call, cause))
+            log.warning("serving values of an earlier run: no server has answered yet")
         mark = replace(entry.provenance, source=source, error=cause, attempts=answer.calls)
         return entry.with_provenance(mark)
 
@@ -831,14 +845,10 @@ class Core:
         if is_absent(found) and plan.call.operation in {operations.GET_CONFIG, operations.DELETE_CONFIG}:
             self._forget_absent(plan.call)
         stand_in = self._stand_in(plan, found)
-        observation = plan.call.progress.observation
         if stand_in is not None:
-            if observation is not None:
-                observation.succeeded(stand_in)
+            self._observation(plan).succeeded(stand_in)
             return stand_in
-        if observation is not None:
-            observation.failed(found)
-        self._report(found, plan)
+        self._observation(plan).failed(found)
         if found is error:
             raise found
         raise found from error
@@ -857,9 +867,10 @@ class Core:
             LLMConfigError: The error itself, where there is none.
         """
         if (namespace, key) not in self._fallback:
-            raise self.reported(error)
+            raise error
         call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
-        log.warning("%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error))
+        # The calls that failed have told of the outage.
+        log.debug("%s: answering with the fallback: %s", call.location, error)
         return self._made_up(call, copy.deepcopy(self._fallback[namespace, key]), error)
 
     def unresolved(self, error: errors.LLMConfigError | None, wanted: Environment) -> errors.LLMConfigError:
@@ -913,20 +924,6 @@ class Core:
             return errors.TransportError(f"not sent: {error}", never_sent=True)
         return errors.TransportError(f"failed in an unforeseen way: {type(error).__name__}: {error}")
 
-    def reported(self, error: errors.LLMConfigError) -> errors.LLMConfigError:
-        """Log an error that several calls lead to, whose own failures were not logged; it is to be raised."""
-        if self._writes_log:
-            fields = {"operation": error.operation, "code": error.code, "endpoint": error.endpoint}
-            log.log(_level_of(error), "%s", error, extra=fields)
-        return error
-
-    def _report(self, error: errors.LLMConfigError, plan: Plan[Any]) -> None:
-        """Log a call's final error, as the guide asks: what may pass is a warning, what will not an error."""
-        if not self._writes_log:
-            return
-        level = logging.DEBUG if plan.is_quiet else _level_of(error)
-        log.log(level, "%s", error, extra=_fields(plan.call, error))
-
     # --- Standing in ---
 
     def _stand_in(self, plan: Plan[T], error: errors.LLMConfigError) -> T | None:
@@ -944,10 +941,6 @@ class Core:
             return None
         if value is UNSET:
             return None
-        if not is_absent(error) and self._writes_log:
-            log.warning(
-                "%s: answering with the fallback: %s", call.location, error, extra=_fields(call, error)
-            )
         return cast("T", self._made_up(call, value, error))
 
     def _made_up(self, call: Call[Any], value: object, error: errors.LLMConfigError) -> ConfigEntry:
@@ -997,6 +990,13 @@ class Countdown:
         if left <= 0:
             raise errors.RequestTimeoutError(f"no answer within {self._seconds:g} s")
         return left
+
+
+def _with_log(listeners: Sequence[Listener]) -> tuple[Listener, ...]:
+    """Add what writes the log, unless one of the listeners does."""
+    if any(isinstance(one, Observer) and one.writes_log for one in listeners):
+        return tuple(listeners)
+    return (*listeners, LogListener())
 
 
 def _open_cache(given: CachePolicy | str | None, origin: str, clock: Clock) -> EntryCache | None:
@@ -1050,7 +1050,7 @@ def _warn_of_ignored_precondition(entry: ConfigEntry, call: Call[Any], reply: Re
             call.location,
             expected,
             entry.version,
-            extra=_fields(call),
+            extra={"operation": call.operation.name, "request_id": call.request_id},
         )
 
 
@@ -1064,22 +1064,3 @@ def _common_headers(
     if token is not None:
         headers["Authorization"] = check_header("Authorization", f"Bearer {token.get_secret_value()}")
     return headers
-
-
-def _level_of(error: errors.LLMConfigError) -> int:
-    return logging.WARNING if error.is_retriable else logging.ERROR
-
-
-def _fields(call: Call[Any], error: errors.LLMConfigError | None = None) -> dict[str, object]:
-    """Name a call, and what happened to it, for structured logs."""
-    fields: dict[str, object] = {
-        "operation": call.operation.name,
-        "namespace": call.namespace,
-        "config_key": call.key,
-        "environment": call.environment.value if call.environment else None,
-        "request_id": call.request_id,
-    }
-    if error is not None:
-        fields |= {"code": error.code, "endpoint": error.endpoint, "attempts": error.attempts}
-        fields["request_id"] = error.request_id or call.request_id
-    return fields

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llm_config_sdk.decoding import Reply
-    from llm_config_sdk.observability.events import Observation
+    from llm_config_sdk.observability.observers import Observation
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -123,6 +123,7 @@ class Progress:
 
     Attributes:
         attempts: How many requests were made.
+        began: When the call began, in seconds on the client's clock.
         may_have_arrived: Whether one of them failed in a way that leaves its effect open.
         held: The answer, where it came with an entity tag.
         following: Where the next page of the answer is; `None` behind the last one.
@@ -131,6 +132,7 @@ class Progress:
     """
 
     attempts: int = 0
+    began: float = 0.0
     may_have_arrived: bool = False
     held: Held | None = None
     following: str | None = None

@@ -117,7 +117,7 @@ class EntryLookup(_Looking["ConfigEntry"]):
             if entry is not None:
                 return self._answer(entry, index)
             if error is not None and not is_outage(error) and not self._is_absent(error):
-                raise self._core.reported(error)
+                raise error
         if outage is not None:
             return self._core.stand_in(*self._name, self._wanted, outage)
         raise self._core.unresolved(self._failed.get(0), self._wanted)
@@ -126,7 +126,7 @@ class EntryLookup(_Looking["ConfigEntry"]):
         above = [error for place in range(index) if (error := self._failed.get(place)) is not None]
         outage = next((error for error in above if is_outage(error)), None)
         if outage is not None and entry.source == "server":
-            raise self._core.reported(outage)
+            raise outage
         if outage is None and not entry.is_stale:
             self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
             return entry
@@ -134,7 +134,7 @@ class EntryLookup(_Looking["ConfigEntry"]):
         error = outage if outage is not None else entry.error
         if error is not None:
             where = entry.environment.value
-            log.warning("%s %s: going on with what was known of %s: %s", *self._name, where, error)
+            log.debug("%s %s: going on with what was known of %s: %s", *self._name, where, error)
         return entry.with_provenance(replace(entry.provenance, source=source, error=error))
 
     def _may_go_on(self, index: int) -> bool:
@@ -195,5 +195,5 @@ class NamespaceLookup(_Looking["list[ConfigEntry]"]):
         if any(not known[index] and self._found for index in self._failed) or not (fallbacks or any(known)):
             raise outage
         names = ", ".join(environment.value for environment in self._order)
-        log.warning("%s [%s]: going on with what was known: %s", self._namespace, names, outage)
+        log.debug("%s [%s]: going on with what was known: %s", self._namespace, names, outage)
         return [*fallbacks, *(entry for each in known for entry in each)]

@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 
+from client_faces import OWN, Face, SteppingClock
 from llm_config_mock_server import MockServer
 from llm_config_resilience import ManualClock
 from llm_config_sdk import ConfigClient, LLMConfigError
 from llm_config_sdk.observability import CallEvent, ObservedCall
-from observability.observed import observed
 
 SEED = 1  # servers of one seed share their tokens
-
-
-class SteppingClock(ManualClock):
-    """Time that moves by what is slept on it, and by nothing else: real sockets take none."""
 
 
 @pytest.fixture
@@ -41,6 +37,13 @@ def backup() -> Iterator[MockServer]:
         yield running
 
 
+@pytest.fixture(params=OWN)
+def face(request: pytest.FixtureRequest) -> Iterator[Face]:
+    """The client in each of its colours: sync, asyncio, trio."""
+    with ExitStack() as stack:
+        yield Face(request.param, stack)
+
+
 @pytest.fixture
 def make_client(server: MockServer, clock: SteppingClock) -> Iterator[Callable[..., ConfigClient]]:
     """Makes a client with observers, on a virtual clock."""
@@ -49,7 +52,7 @@ def make_client(server: MockServer, clock: SteppingClock) -> Iterator[Callable[.
         def make(*observers: Any, **options: Any) -> ConfigClient:
             options = {"clock": clock, "token": server.token("admin"), **options}
             client = ConfigClient(server.url, listeners=observers, **options)
-            return stack.enter_context(observed(client, *observers, clock=options["clock"]))
+            return stack.enter_context(client)
 
         yield make
 

@@ -14,11 +14,10 @@ from llm_config_sdk import (
     RequestTimeoutError,
     StorageError,
 )
-from llm_config_sdk.observability import CallEvent, Incident, LogListener, ObservedCall, Observer
-from llm_config_sdk.observability.events import Observers, call_in_hand
+from llm_config_sdk.observability import CallEvent, Incident, ObservedCall, Observer
+from llm_config_sdk.observability.observers import Observation, Observers, call_in_hand
 from llm_config_sdk.observability.versions import VersionWatch
 from llm_config_sdk.transport import Endpoint
-from observability.observed import observed
 
 ENDPOINT = Endpoint.parse("http://config.test:8080")
 
@@ -128,7 +127,6 @@ def test_a_fallback_and_a_stale_value_degrade_the_call(make_client, server, cloc
 async def test_an_async_call_is_told_alike(server):
     recorder = Recorder()
     async with AsyncConfigClient(server.url, token=server.token("admin"), listeners=[recorder]) as client:
-        observed(client, recorder)
         await client.get_str("app/llm", "model")
     kinds = [item[0] if isinstance(item, tuple) else item.outcome for item in recorder.heard]
     assert kinds == ["began", "sending", "answered", "ok"]
@@ -137,8 +135,6 @@ async def test_an_async_call_is_told_alike(server):
 def observation(*observers, clock=None):
     found = Observers.of(observers, clock or ManualClock())
     call = ObservedCall("get_config", namespace="a", key="k", request_id="req_1")
-    from llm_config_sdk.observability.events import Observation  # noqa: PLC0415  # made by hand here alone
-
     return Observation(found, call)
 
 
@@ -166,11 +162,6 @@ def test_a_request_that_the_calls_deadline_ended_is_told_with_the_calls_error():
     seen.failed(late)
     seen.answered(request, 200)
     assert answers == [(None, late, False)]
-
-
-def test_an_observer_may_write_the_log_in_the_clients_place():
-    assert Observers.of([LogListener(), Recorder()], ManualClock()).write_log
-    assert not Observers.of([Recorder()], ManualClock()).write_log
 
 
 def test_a_call_ends_once():
@@ -203,8 +194,6 @@ def test_durations_are_measured_on_the_clients_clock():
             answers.append(event.duration)
 
     observers = Observers.of([Timer()], clock)
-    from llm_config_sdk.observability.events import Observation  # noqa: PLC0415  # made by hand here alone
-
     seen = Observation(observers, ObservedCall("get_config", began=clock.monotonic()))
     request = seen.sending(ENDPOINT, "http://config.test:8080/x")
     clock.advance(0.5)
@@ -214,8 +203,35 @@ def test_durations_are_measured_on_the_clients_clock():
     assert answers == [0.5, 0.75]
 
 
-def test_nobody_who_listens_to_the_stack_alone_is_an_observer():
-    assert Observers.of([print, lambda event: None], ManualClock()) is None
+def test_who_listens_to_the_stack_alone_costs_calls_nothing():
+    assert not Observers.of([print, lambda event: None], ManualClock()).follows
+    assert Observers.of([print, Recorder()], ManualClock()).follows
+
+
+def test_a_client_that_nobody_listens_to_has_a_log_and_follows_no_call(make_client):
+    assert not make_client()._core.observers.follows
+    assert not make_client()._core.observers.wants_hits
+
+
+def test_an_observer_hears_of_clients_with_their_endpoints_and_budget(make_client, server):
+    class Registry(Observer):
+        def __init__(self):
+            self.heard = []
+
+        def attached(self, client):
+            self.heard.append((client.endpoints, client.budget and client.budget.tokens))
+
+        def detached(self):
+            self.heard.append("closed")
+
+    registry = Registry()
+    client = make_client(registry, backups=["http://backup.test"])
+    client.with_options(timeout=3.0).close()  # shares all of it
+    client.with_options(resilience=None).close()
+    client.close()
+    client.close()
+    endpoints = (server.url, "http://backup.test")
+    assert registry.heard == [(endpoints, 500), (endpoints, None), "closed"]
 
 
 def test_an_observer_that_raises_is_logged_and_breaks_nothing(make_client, caplog):

@@ -23,10 +23,9 @@ from llm_config_mock_server import error
 from llm_config_resilience import ManualClock
 from llm_config_sdk import AsyncConfigClient, NotFoundError, ResiliencePolicy, StorageError
 from llm_config_sdk.observability import Incident, ObservedCall, OpenTelemetry, otel
-from llm_config_sdk.observability.events import Observation, Observers
+from llm_config_sdk.observability.observers import Observation, Observers
 from llm_config_sdk.transport import Endpoint
 from observability.conftest import call_event
-from observability.observed import observed
 
 ENDPOINT = Endpoint.parse("http://config.test:8080")
 SAMPLED = 0x01  # of the trace's flags (W3C Trace Context, section 3.2.2.5)
@@ -161,7 +160,6 @@ def test_the_context_travels_in_the_requests_headers(make_client, telescope, ser
 async def test_an_async_call_makes_the_same_spans(telescope, server):
     options = {"token": server.token("admin"), "listeners": [telescope.observer]}
     async with AsyncConfigClient(server.url, **options) as client:
-        observed(client, telescope.observer)
         with pytest.raises(NotFoundError):
             await client.get_str("app/llm", "absent")
     (call,) = telescope.named("get_config")

@@ -143,6 +143,7 @@ def test_importing_loads_nothing_heavy_starts_nothing_and_configures_nothing():
         f"print(sorted({HEAVY!r} & sys.modules.keys() - before))\n"
         "loggers = logging.getLogger('llm_config_sdk'), logging.root\n"
         "print(threading.active_count(), *(logger.handlers for logger in loggers))\n"
+        "print(*(logger.level for logger in loggers))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "1 [] []"]
+    assert done.stdout.splitlines() == ["[]", "1 [<NullHandler (NOTSET)>] []", "0 30"]

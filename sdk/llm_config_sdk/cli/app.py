@@ -1,6 +1,5 @@
 """The commands, put together."""
 
-import logging
 from typing import Annotated, Final
 
 import typer
@@ -14,8 +13,6 @@ from llm_config_sdk.cli.output import survive_any_encoding, write_line
 from llm_config_sdk.cli.serve import serve
 from llm_config_sdk.cli.transfer import export, import_
 from llm_config_sdk.cli.watch import watch
-
-_LOGGERS: Final = ("llm_config_sdk", "llm_config_resilience")
 
 app: Final = typer.Typer(
     name=PROGRAM,
@@ -42,11 +39,6 @@ def configure(
     """Read and write the configs of an LLM Config Manager platform, and try its failures out."""
     del version  # its callback has answered
     survive_any_encoding()
-    for name in _LOGGERS:
-        # What a command has to say of an error it prints itself; without any handler, Python would too.
-        logger = logging.getLogger(name)
-        if not logger.handlers:
-            logger.addHandler(logging.NullHandler())
 
 
 app.command("get")(commands.get)

@@ -914,7 +914,7 @@ class ConfigClient:
 
     def _run(self, plan: Plan[T]) -> T:
         core = self._core
-        core.observe(plan.call)
+        core.observe(plan)
         try:
             answer: Answer[Any] = plan.pipeline.answer(self._attempt, plan.call, plan.timeout)
         except Exception as error:  # noqa: BLE001  # whatever it is, it leaves as one of ours

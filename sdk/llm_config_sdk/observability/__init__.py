@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CallEvent,
         Incident,
         ObservedCall,
+        ObservedClient,
         Observer,
         Sending,
     )
@@ -40,6 +41,7 @@ __all__ = [
     "Incident",
     "LogListener",
     "ObservedCall",
+    "ObservedClient",
     "Observer",
     "OpenTelemetry",
     "PrometheusMetrics",
@@ -58,6 +60,7 @@ _HOMES: Final = {
     "Incident": "events",
     "LogListener": "logs",
     "ObservedCall": "events",
+    "ObservedClient": "events",
     "Observer": "events",
     "OpenTelemetry": "otel",
     "PrometheusMetrics": "prometheus.metrics",

@@ -1,32 +1,19 @@
 """What the client tells its observers of calls and attempts; what the stack does, the toolkit's events tell.
 
-A client makes one `Observers` of its listeners, or none: then nothing is built and nothing is asked. Of each
-call an observer hears `began`, of each request `sending` and `answered`, and once `ended`; an answer from the
-cache has only `ended`.
+Of a client an observer hears `attached` and `detached`; of each call `began`, of each request `sending` and
+`answered`, and once `ended`. An answer from the cache has only `ended`.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
-
-from llm_config_resilience import current
-from llm_config_sdk.entries import ConfigEntry
-from llm_config_sdk.observability.families import is_callers_mistake
-from llm_config_sdk.observability.versions import VersionWatch
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from llm_config_resilience import Clock, Event
+    from llm_config_resilience import Event, RetryBudget
     from llm_config_resilience.events import EventKind
     from llm_config_sdk.contract import Source
     from llm_config_sdk.errors import LLMConfigError
-    from llm_config_sdk.operations import Call
-    from llm_config_sdk.transport import Endpoint
-
-_log: Final = logging.getLogger("llm_config_sdk.observability")
 
 Outcome: TypeAlias = Literal["ok", "degraded", "failed", "refused", "cancelled"]
 """How a call ended: as it should; with something in the answer's place during an outage; with an error of the
@@ -34,6 +21,19 @@ platform or the network; with one that is the caller's; or not at all."""
 
 IncidentKind: TypeAlias = Literal["corrupted_snapshot", "version_went_back", "audit_gap"]
 """The three ways in which data can be lost that this side can notice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedClient:
+    """Whom an observer will hear of.
+
+    Attributes:
+        endpoints: The base URLs, the primary first.
+        budget: What retries are paid from; `None` where nothing is retried.
+    """
+
+    endpoints: tuple[str, ...]
+    budget: RetryBudget | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -49,6 +49,7 @@ class ObservedCall:
         environment: The environment that is asked for.
         request_id: Sent with every attempt; empty for an answer without one.
         began: Seconds on the client's clock.
+        is_quiet: Whether somebody else tells of its failure, as a watcher does of its polls'.
     """
 
     operation: str
@@ -59,6 +60,7 @@ class ObservedCall:
     environment: str | None = None
     request_id: str = ""
     began: float = 0.0
+    is_quiet: bool = False
 
     @property
     def location(self) -> str:
@@ -165,15 +167,23 @@ class Observer:
     Attributes:
         wants: The kinds of the stack's events that it is called with; `None` for all of them.
         wants_successes: Whether it hears `ended` of calls that went well.
-        writes_log: Whether it writes the lines that the client writes itself otherwise.
+        wants_hits: Whether it hears `ended` of reads that the cache answered.
+        writes_log: Whether it writes the log: a client without such a listener has a `LogListener`.
     """
 
     wants: ClassVar[frozenset[EventKind] | None] = frozenset()
     wants_successes: bool = True
+    wants_hits: ClassVar[bool] = True
     writes_log: ClassVar[bool] = False
 
     def __call__(self, event: Event) -> None:
         """Hear of something that the stack did."""
+
+    def attached(self, client: ObservedClient) -> None:
+        """Hear of a client, or of a copy of one with other retries, before its first call."""
+
+    def detached(self) -> None:
+        """Hear that a client is closed."""
 
     def began(self, call: ObservedCall) -> None:
         """Hear that a call begins, which the cache could not answer."""
@@ -189,247 +199,3 @@ class Observer:
 
     def noticed(self, incident: Incident) -> None:
         """Hear that data was lost."""
-
-
-_Hook: TypeAlias = "Callable[[Any], object]"
-
-
-class Observers:
-    """A client's observers, sorted by what they override.
-
-    Args:
-        observers: At least one.
-        clock: The client's clock.
-    """
-
-    def __init__(self, observers: Iterable[Observer], clock: Clock) -> None:
-        everyone = tuple(observers)
-        self.now: Callable[[], float] = clock.monotonic
-        self.began: tuple[_Hook, ...] = _overriding(everyone, "began")
-        self.sending: tuple[_Hook, ...] = _overriding(everyone, "sending")
-        self.answered: tuple[_Hook, ...] = _overriding(everyone, "answered")
-        self._ended = _overriding(everyone, "ended")
-        self._noticed = _overriding(everyone, "noticed")
-        self._enders = tuple(one for one in everyone if _overrides(one, "ended"))
-        self._versions = VersionWatch() if self._noticed else None
-        self.write_log: bool = any(one.writes_log for one in everyone)
-
-    @classmethod
-    def of(cls, listeners: Iterable[object], clock: Clock) -> Observers | None:
-        """Find those among a client's listeners who hear of calls; `None` if nobody does."""
-        found = [one for one in listeners if isinstance(one, Observer)]
-        return cls(found, clock) if found else None
-
-    def begin(self, call: Call[Any]) -> Observation:
-        """Begin to observe a call that will be sent."""
-        operation = call.operation
-        route = operation.path if operation.name != "request" else ""  # a caller's own paths are many
-        observed = ObservedCall(
-            operation.name,
-            operation.method,
-            route,
-            call.namespace,
-            call.key,
-            call.environment.value if call.environment else None,
-            call.request_id,
-            self.now(),
-        )
-        _tell(self.began, observed)
-        return Observation(self, observed)
-
-    def cached(self, operation: str, entry: ConfigEntry) -> None:
-        """Tell of an answer that needed no call."""
-        if not any(one.wants_successes for one in self._enders):
-            return
-        now = self.now()
-        call = ObservedCall(
-            operation,
-            namespace=entry.namespace,
-            key=entry.key,
-            environment=entry.environment.value,
-            began=now,
-        )
-        self.end(
-            CallEvent(
-                call,
-                "ok",
-                now,
-                source=entry.source,
-                endpoint=entry.endpoint,
-                entry_id=entry.id,
-                version=entry.version,
-            )
-        )
-
-    def end(self, event: CallEvent) -> None:
-        """Tell how a call ended, and look whether it shows that data was lost."""
-        if self._versions is not None:
-            lost = self._versions.check(event)
-            if lost is not None:
-                self.notice(Incident("version_went_back", lost, event.call))
-        went_well = event.outcome == "ok"
-        for observer in self._enders:
-            if not went_well or observer.wants_successes:
-                _tell((observer.ended,), event)
-
-    def notice(self, incident: Incident) -> None:
-        """Tell that data was lost."""
-        _tell(self._noticed, incident)
-
-
-class Observation:
-    """One call under observation, from its beginning to its end.
-
-    Args:
-        observers: Whom to tell.
-        call: The call.
-    """
-
-    __slots__ = ("_attempts", "_is_over", "_observers", "_open", "call")
-
-    def __init__(self, observers: Observers, call: ObservedCall) -> None:
-        self.call: ObservedCall = call
-        self._observers = observers
-        self._open: list[Sending] = []
-        self._attempts = 0
-        self._is_over = False
-
-    def sending(self, endpoint: Endpoint, url: str) -> Sending:
-        """Tell that a request leaves. The caller adds the `headers` of what is returned to the request."""
-        self._attempts += 1
-        request = Sending(
-            self.call,
-            self._attempts,
-            endpoint.url,
-            endpoint.host,
-            endpoint.port,
-            url,
-            self._observers.now(),
-        )
-        self._open.append(request)
-        _tell(self._observers.sending, request)
-        return request
-
-    def answered(
-        self, request: Sending, status: int | None = None, error: BaseException | None = None
-    ) -> None:
-        """Tell what became of a request."""
-        if request in self._open:
-            self._open.remove(request)
-            self._tell_answer(request, status, error, cancelled=False)
-
-    def succeeded(self, value: object, source: Source = "server", endpoint: str | None = None) -> None:
-        """Tell that the call has its answer.
-
-        Args:
-            value: What the client returns; an entry says itself where it comes from.
-            source: Where anything else comes from.
-            endpoint: Who sent anything else.
-        """
-        entry = as_entry(value)
-        error = entry.error if entry is not None else None
-        self._end(
-            "ok" if error is None or is_callers_mistake(error) else "degraded",
-            source=source if entry is None else entry.source,
-            endpoint=endpoint if entry is None else entry.endpoint,
-            error=error,
-            entry=entry,
-        )
-
-    def failed(self, error: LLMConfigError) -> None:
-        """Tell that the call raises an error."""
-        outcome: Outcome = "refused" if is_callers_mistake(error) else "failed"
-        self._end(outcome, endpoint=error.endpoint, error=error)
-
-    def close(self) -> None:
-        """Tell that the call was cancelled, unless it ended some other way. Calling it twice does no harm."""
-        if not self._is_over:
-            for request in self._open:
-                self._tell_answer(request, None, None, cancelled=True)
-            self._open = []
-            self._end("cancelled")
-
-    def _tell_answer(
-        self, request: Sending, status: int | None, error: BaseException | None, *, cancelled: bool
-    ) -> None:
-        observers = self._observers
-        if observers.answered:
-            duration = observers.now() - request.time
-            _tell(observers.answered, Answered(request, status, error, duration, cancelled))
-
-    def _end(
-        self,
-        outcome: Outcome,
-        *,
-        source: Source | Literal[""] = "",
-        endpoint: str | None = None,
-        error: LLMConfigError | None = None,
-        entry: ConfigEntry | None = None,
-    ) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        if error is not None:  # a request that is still open was ended by the call's deadline
-            for request in self._open:
-                self._tell_answer(request, None, error, cancelled=False)
-            self._open = []
-        now = self._observers.now()
-        has_identity = entry is not None and entry.version > 0
-        self._observers.end(
-            CallEvent(
-                self.call,
-                outcome,
-                now,
-                now - self.call.began,
-                source,
-                endpoint,
-                error,
-                self._attempts,
-                entry.id if entry is not None and has_identity else None,
-                entry.version if entry is not None and has_identity else None,
-            )
-        )
-
-
-def call_in_hand() -> Call[Any] | None:
-    """Find the call that one of the stack's events belongs to, while it is being told."""
-    context = current()
-    if context is None:
-        return None
-    for argument in context.args:
-        if hasattr(argument, "operation") and hasattr(argument, "request_id"):
-            call: Call[Any] = argument
-            return call
-    return None
-
-
-def as_entry(value: object) -> ConfigEntry | None:
-    """Narrow what a call returned to one entry."""
-    return value if isinstance(value, ConfigEntry) else None
-
-
-def fields_of(call: ObservedCall) -> Mapping[str, str | None]:
-    """Name a call, field by field, as logs and spans do."""
-    return {
-        "operation": call.operation,
-        "namespace": call.namespace,
-        "config_key": call.key,
-        "environment": call.environment,
-        "request_id": call.request_id or None,
-    }
-
-
-def _overrides(observer: Observer, hook: str) -> bool:
-    return getattr(type(observer), hook) is not getattr(Observer, hook)
-
-
-def _overriding(observers: Iterable[Observer], hook: str) -> tuple[_Hook, ...]:
-    return tuple(getattr(observer, hook) for observer in observers if _overrides(observer, hook))
-
-
-def _tell(hooks: Iterable[_Hook], event: object) -> None:
-    for hook in hooks:
-        try:
-            hook(event)
-        except Exception:  # noqa: BLE001  # telling must not change what is told
-            _log.exception("an observer failed on %s", type(event).__name__)

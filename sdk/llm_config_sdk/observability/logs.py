@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from llm_config_sdk.errors import LLMConfigError, one_line, without_credentials
-from llm_config_sdk.observability.events import Observer, call_in_hand, fields_of
-from llm_config_sdk.observability.families import code_of, error_type
+from llm_config_sdk.observability.events import Observer
+from llm_config_sdk.observability.families import code_of, error_type, is_callers_mistake
+from llm_config_sdk.observability.observers import call_in_hand, fields_of
+from llm_config_sdk.observability.streaks import Streaks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Hashable, Mapping
 
     from llm_config_resilience import Event
     from llm_config_resilience.events import EventKind
     from llm_config_sdk.observability.events import CallEvent, Incident
-
-_QUIET: Final = 60.0  # seconds without a failure after which the next one is a new incident
 
 _LEVELS: Final[Mapping[EventKind, int]] = {
     "retry": logging.DEBUG,  # an attempt; the call's end has its own line
@@ -34,9 +33,9 @@ _LEVELS: Final[Mapping[EventKind, int]] = {
     "half_opened": logging.INFO,
     "closed": logging.INFO,
     "readmitted": logging.INFO,
+    "opened": logging.INFO,  # of calls that fail, each method says it itself
     "late": logging.WARNING,
     "ejected": logging.WARNING,
-    "opened": logging.WARNING,
     "background_failed": logging.WARNING,
     "cache_failed": logging.ERROR,
 }
@@ -63,64 +62,97 @@ _WORDS: Final[Mapping[EventKind, str]] = {
 
 
 class LogListener(Observer):
-    """Writes what happens to the standard `logging`, under `llm_config_sdk`.
+    """Writes what happens to the standard `logging`, under `llm_config_sdk`: a line an incident.
 
-    A call's final error is a warning where trying again may help, and an error where it will not. Attempts,
-    retries and cache misses are for debugging; a miss is a warning once it makes a call fall back further.
-    A cache that fails is an error once an incident: until it was quiet for a minute. Every line has its
-    facts as fields of the record (`operation`, `code`, `request_id`, `endpoint`, …), flat and of plain types.
+        client = ConfigClient("https://config.example.com", listeners=[LogListener(my_logger)])
+
+    A client has one of its own unless it is given one.
+
+    A call's final error is a warning where trying again may help, and an error where it will not. Failures
+    that are alike are one incident: the first one has a line, once a minute one says how many there were, and
+    the first success after ten quiet seconds how it ended. Alike are, in one method, all that may pass (the
+    same outage is a refused connection, a timeout and an open circuit), and errors of one code; of what is
+    the caller's doing, and of secrets that cannot be read, errors about the same entry.
+
+    Each call, attempt and retry that has no line is there for debugging. Every line has its facts as fields
+    of the record (`operation`, `code`, `request_id`, `endpoint`, …), flat and of plain types.
 
     Args:
         logger: Where to; left out, the logger `llm_config_sdk`.
-        now: Seconds on a monotonic clock.
     """
 
     wants: ClassVar[frozenset[EventKind] | None] = frozenset(_LEVELS)
+    wants_hits: ClassVar[bool] = False
     writes_log: ClassVar[bool] = True
 
-    def __init__(
-        self, logger: logging.Logger | None = None, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, logger: logging.Logger | None = None) -> None:
         self._log = logger if logger is not None else logging.getLogger("llm_config_sdk")
-        self._now = now
-        self._lock = threading.Lock()
-        self._cache_failed_at: float | None = None
+        self._streaks = Streaks()
 
     @property
     def wants_successes(self) -> bool:  # type: ignore[override]  # it may change while the program runs
-        """Whether cache misses would be written."""
-        return self._log.isEnabledFor(logging.DEBUG)
+        """Whether something is going wrong that a success would end, or cache misses would be written."""
+        return bool(self._streaks.awaited) or self._log.isEnabledFor(logging.DEBUG)
 
     def __call__(self, event: Event) -> None:
         """Write what the stack did."""
         level = _LEVELS.get(event.kind)
         if level is None:
             return
-        if event.kind == "cache_failed" and not self._is_new_cache_incident():
-            level = logging.DEBUG
+        fields = _event_fields(event)
+        where = fields["endpoint"] or fields.get("operation") or event.layer
+        if level >= logging.WARNING:
+            told = self._streaks.failed(
+                (event.kind, where), event.time, name=_WORDS[event.kind], level=level, reminder=inf
+            )
+            level = logging.DEBUG if told is None else level
         if not self._log.isEnabledFor(level):
             return
-        fields = _event_fields(event)
         shown = f": {_message(event.error)}" if event.error is not None else ""
-        where = fields.get("endpoint") or fields.get("operation") or event.layer
-        told = f"{where}: {_WORDS[event.kind]}" if where else _WORDS[event.kind]
-        self._log.log(level, "%s%s", told, shown, extra=fields)
+        words = f"{where}: {_WORDS[event.kind]}" if where else _WORDS[event.kind]
+        self._log.log(level, "%s%s", words, shown, extra=fields)
 
     def ended(self, event: CallEvent) -> None:
         """Write how a call ended, where that is worth a line."""
-        error, call = event.error, event.call
         if event.outcome == "cancelled":
-            self._line(logging.DEBUG, event, "%s: cancelled", call.location)
-        elif error is None or event.outcome == "ok":
-            if call.operation == "get_config" and event.source == "server":
-                self._line(logging.DEBUG, event, "%s: not in the cache, asked the server", call.location)
-        elif event.outcome == "degraded":
-            said = "a stale value" if event.source in {"stale", "snapshot"} else "the fallback"
-            message = "%s: no fresh value and no server, answering with %s: %s"
-            self._line(logging.WARNING, event, message, call.location, said, error)
+            self._line(logging.DEBUG, event, f"{event.call.location}: cancelled")
+        elif event.outcome == "ok" or event.error is None:
+            self._went_well(event)
         else:
-            level = logging.WARNING if error.is_retriable else logging.ERROR
-            self._line(level, event, "%s", error)
+            self._went_wrong(event, event.error)
+
+    def _went_well(self, event: CallEvent) -> None:
+        call = event.call
+        if event.source != "server":
+            return
+        for streak in self._streaks.succeeded(call.operation, event.time):
+            if streak.count > 1:
+                lasted = f"{streak.count} calls within {streak.last - streak.since:.0f} s"
+                self._line(logging.INFO, event, f"{streak.name}: over after {lasted}", calls=streak.count)
+        if call.operation == "get_config":
+            self._line(logging.DEBUG, event, f"{call.location}: not in the cache, asked the server")
+
+    def _went_wrong(self, event: CallEvent, error: LLMConfigError) -> None:
+        call = event.call
+        if event.outcome == "degraded":
+            level, words = logging.WARNING, f"{call.location}: {_STAND_INS[event.source]}: {error}"
+        else:
+            level, words = logging.WARNING if error.is_retriable else logging.ERROR, str(error)
+        untold: int | None = None
+        if not call.is_quiet:
+            subject, name = _subject(event, error, level)
+            operation = "" if is_callers_mistake(error) or error.is_critical else call.operation
+            untold = self._streaks.failed(subject, event.time, name=name, level=level, operation=operation)
+        if untold:
+            words += f" [and {untold} more like it since the last line]"
+        self._line(logging.DEBUG if untold is None else level, event, words, calls=(untold or 0) + 1)
+
+    def detached(self) -> None:
+        """Write how many failures had no line yet."""
+        for streak in self._streaks.end():
+            fields = {"calls": streak.untold}
+            told = "%s: %d more like it until the client was closed"
+            self._log.log(streak.level, told, streak.name, streak.untold, extra=fields)
 
     def noticed(self, incident: Incident) -> None:
         """Write that data was lost."""
@@ -129,7 +161,7 @@ class LogListener(Observer):
             fields |= fields_of(incident.call)
         self._log.error("%s: %s", incident.kind, one_line(incident.message), extra=fields)
 
-    def _line(self, level: int, event: CallEvent, message: str, *values: object) -> None:
+    def _line(self, level: int, event: CallEvent, words: str, *, calls: int = 1) -> None:
         if not self._log.isEnabledFor(level):
             return
         error = event.error
@@ -140,18 +172,35 @@ class LogListener(Observer):
             "endpoint": _shown(event.endpoint),
             "attempts": event.attempts,
             "duration": event.duration,
+            "calls": calls,
         }
         if error is not None:
             fields["code"] = code_of(error)
             fields["error_type"] = error_type(error)
             fields["request_id"] = error.request_id or fields["request_id"]
             fields["status"] = error.status
-        self._log.log(level, message, *values, extra=fields)
+        self._log.log(level, "%s", words, extra=fields)
 
-    def _is_new_cache_incident(self) -> bool:
-        with self._lock:
-            before, self._cache_failed_at = self._cache_failed_at, self._now()
-            return before is None or self._cache_failed_at - before >= _QUIET
+
+_STAND_INS: Final[Mapping[str, str]] = {
+    "stale": "serving a stale value",
+    "snapshot": "serving values of an earlier run",
+    "default": "answering with the fallback",
+}
+
+
+def _subject(event: CallEvent, error: LLMConfigError, level: int) -> tuple[Hashable, str]:
+    """Say what an incident's failures have in common, and name it."""
+    call, code, outcome = event.call, code_of(error), event.outcome
+    if error.is_unauthorized:
+        return code, code
+    if is_callers_mistake(error) or error.is_critical:
+        return (code, call.location), f"{call.location}: {code}"
+    if level == logging.ERROR:
+        return (code, call.operation), f"{call.operation}: {code}"
+    limited = error_type(error) == "rate_limit"
+    words = "a rate limit" if limited else "no answer"
+    return (outcome, limited, call.operation), f"{call.operation}: {words}, {outcome}"
 
 
 def _event_fields(event: Event) -> dict[str, Any]:

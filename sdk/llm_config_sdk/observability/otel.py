@@ -10,8 +10,9 @@ import weakref
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from llm_config_sdk.errors import LLMConfigError, one_line
-from llm_config_sdk.observability.events import Observer, call_in_hand
+from llm_config_sdk.observability.events import Observer
 from llm_config_sdk.observability.families import code_of, error_type
+from llm_config_sdk.observability.observers import call_in_hand
 
 try:
     from opentelemetry import metrics, propagate, trace

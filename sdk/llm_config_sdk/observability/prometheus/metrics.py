@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from llm_config_resilience import current
 from llm_config_sdk.contract import CODES, SYSTEM_KINDS, ErrorCategory
 from llm_config_sdk.errors import without_credentials
-from llm_config_sdk.observability.events import Observer, call_in_hand
+from llm_config_sdk.observability.events import Observer
 from llm_config_sdk.observability.families import ERROR_TYPES, code_of, error_type
+from llm_config_sdk.observability.observers import call_in_hand
 
 try:
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram
