@@ -1,5 +1,7 @@
 """Metrics for Prometheus."""
 
+import gc
+
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -10,6 +12,7 @@ from llm_config_mock_server import error
 from llm_config_resilience import Event
 from llm_config_sdk import (
     BreakerPolicy,
+    ConfigClient,
     DecryptionError,
     LLMConfigError,
     NotFoundError,
@@ -23,6 +26,10 @@ from llm_config_sdk.observability.families import ERROR_TYPES
 from observability.conftest import call_event, in_threads
 
 DOWN = ServiceUnavailableError("down", code=ErrorCode.SERVICE_UNAVAILABLE, status=503)
+
+
+def key(sample):
+    return sample.name, *sorted(sample.labels.items())
 
 
 @pytest.fixture
@@ -54,6 +61,38 @@ def test_the_ten_types_of_errors_are_there_from_the_start(metrics, value):
     assert [value("errors_by_type", error_type=family) for family in ERROR_TYPES] == [0.0] * 10
 
 
+def test_whatever_may_happen_to_reads_is_there_at_zero_before_it_happens(
+    make_client, metrics, registry, server
+):
+    client = make_client(metrics, backups=["http://backup.test"])
+    before = {key(sample) for family in registry.collect() for sample in family.samples}
+    server.script("*", [error("SERVICE_UNAVAILABLE"), error("STORAGE_ERROR")])
+    client.get_str("app/llm", "model")
+    with pytest.raises(NotFoundError):
+        client.get_str("app/llm", "absent")
+    after = {key(sample) for family in registry.collect() for sample in family.samples}
+    assert after == before
+
+
+def test_another_operation_is_there_with_its_first_call(make_client, metrics, value, server):
+    client = make_client(metrics)
+    assert value("llm_config_failures_total", operation="set_config", code="CONFLICT") is None
+    client.set_config("app/llm", "model", "small")
+    assert value("llm_config_failures_total", operation="set_config", code="CONFLICT") == 0
+    assert value("llm_config_retries_total", operation="set_config") == 0
+    attempts = {"operation": "set_config", "endpoint": server.url}
+    assert value("llm_config_attempts_total", **attempts, result="transport") == 0
+
+
+def test_the_budget_goes_with_the_last_client_that_pays_from_it(registry, metrics, value, server):
+    client = ConfigClient(server.url, listeners=[metrics])
+    assert value("llm_config_retry_budget_tokens") == 500
+    client.close()
+    del client
+    gc.collect()
+    assert value("llm_config_retry_budget_tokens") is None
+
+
 def test_both_formats_can_be_read_back(metrics, registry):
     metrics.ended(call_event("failed", DOWN))
     classic = {family.name for family in parse(generate_latest(registry).decode())}
@@ -76,7 +115,7 @@ def test_answers_of_the_cache_are_an_outcome_of_their_own_and_not_timed(metrics,
     metrics.ended(call_event("ok", source="cache"))
     assert value("llm_config_requests_total", operation="get_config", outcome="cached") == 1
     assert value("llm_config_requests_total", operation="get_config", outcome="ok") == 0
-    assert value("llm_config_request_duration_seconds_count", operation="get_config") is None
+    assert value("llm_config_request_duration_seconds_count", operation="get_config") == 0
     assert value("llm_config_answers_total", operation="get_config", source="cache") == 1
 
 
@@ -115,7 +154,7 @@ def test_a_client_that_fails_over_is_seen(make_client, metrics, value, server, b
 
 def test_retries_and_the_budget_they_are_paid_from_are_seen(make_client, metrics, value, server):
     client = make_client(metrics)
-    assert value("llm_config_retry_budget_tokens") is None
+    assert value("llm_config_retry_budget_tokens") == 500, "full, and there before anything is paid from it"
     server.script("*", [error("SERVICE_UNAVAILABLE")], repeat="last")
     with pytest.raises(ServiceUnavailableError):
         client.get_str("app/llm", "model")
