@@ -104,7 +104,8 @@ class AuditLog:
             request_id=subject.request_id,
             outcome=outcome,
         )
-        self._events[str(event.number)] = event
+        if not self._conditions.loses("audit"):
+            self._events[str(event.number)] = event
         return event
 
     @contextmanager

@@ -18,8 +18,9 @@ COMPONENTS: Final[tuple[Component, ...]] = get_args(Component)
 UNAVAILABLE: Final = "unavailable"  # the component cannot be reached
 PANIC: Final = "panic"  # the component has a defect
 DISCONNECTED: Final = "disconnected"  # the store's database connection is lost
+LOSSY: Final = "lossy"  # the audit log says that it wrote an event down, and did not
 IO_KINDS: Final = SYSTEM_KINDS | TRANSIENT_KINDS
-KINDS: Final = IO_KINDS | {UNAVAILABLE, PANIC, DISCONNECTED}
+KINDS: Final = IO_KINDS | {UNAVAILABLE, PANIC, DISCONNECTED, LOSSY}
 
 
 class ComponentFailureError(Exception):
@@ -44,7 +45,8 @@ class Condition:
 
     Args:
         kind: `unavailable`, `panic`, `disconnected` (the store's database), or an I/O error's kind
-            (`StorageFull`, `QuotaExceeded`, `OutOfMemory`, `PermissionDenied`, `Interrupted`, …).
+            (`StorageFull`, `QuotaExceeded`, `OutOfMemory`, `PermissionDenied`, `Interrupted`, …); for the
+            audit log also `lossy`: it says that it wrote an event down, and did not.
         count: How many operations of the component fail before it is well again; `None` for all.
     """
 
@@ -78,7 +80,10 @@ class Conditions(MutableMapping[str, "Condition | str"]):
         """Bring a component into a condition."""
         if component not in COMPONENTS:
             raise KeyError(f"unknown component {component!r}: expected one of {', '.join(COMPONENTS)}")
-        self._conditions[component] = Condition(condition) if isinstance(condition, str) else condition
+        condition = Condition(condition) if isinstance(condition, str) else condition
+        if condition.kind == LOSSY and component != "audit":
+            raise ValueError(f"the condition {LOSSY} is for audit, not for {component}")
+        self._conditions[component] = condition
 
     def __delitem__(self, component: str) -> None:
         """Make a component well again."""
@@ -102,14 +107,24 @@ class Conditions(MutableMapping[str, "Condition | str"]):
             ComponentFailureError: The component is not well.
         """
         condition = self._conditions.get(component)
-        if condition is None:
+        if condition is None or condition.kind == LOSSY:
             return
-        if condition.count is not None:
-            if condition.count == 1:
-                del self._conditions[component]
-            else:
-                self._conditions[component] = replace(condition, count=condition.count - 1)
+        self._use_up(component, condition)
         raise ComponentFailureError(component, condition.kind, _MESSAGES.get(condition.kind, condition.kind))
+
+    def loses(self, component: Component) -> bool:
+        """Whether a component is to lose, without a word, what it is given now."""
+        condition = self._conditions.get(component)
+        if condition is None or condition.kind != LOSSY:
+            return False
+        self._use_up(component, condition)
+        return True
+
+    def _use_up(self, component: Component, condition: Condition) -> None:
+        if condition.count == 1:
+            del self._conditions[component]
+        elif condition.count is not None:
+            self._conditions[component] = replace(condition, count=condition.count - 1)
 
 
 _MESSAGES: Final = {

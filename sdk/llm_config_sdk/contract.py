@@ -362,6 +362,13 @@ class WireModel(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
+class AuditRecord(WireModel):
+    """What the audit log says of one request, as far as it is compared."""
+
+    request_id: str
+    outcome: str
+
+
 class Metadata(WireModel):
     """Who made an entry and who changed it last."""
 

@@ -32,10 +32,11 @@ from llm_config_resilience import (
 from llm_config_resilience.background import Background
 from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
+from llm_config_sdk.auditing import Ledger
 from llm_config_sdk.cache import EntryCache, Fetched
 from llm_config_sdk.contract import REQUEST_ID_HEADER, USER_ID_HEADER, Environment, Metadata, Module
 from llm_config_sdk.credentials import AUTHORIZATION, Credentials, Token, credentials_for
-from llm_config_sdk.decoding import decode_error, read_validator, refuse_not_modified
+from llm_config_sdk.decoding import decode_error, read_moment, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.hints import OWN_LIMIT
 from llm_config_sdk.observability.events import Incident, ObservedClient, Observer
@@ -58,8 +59,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from llm_config_resilience import Answer, Clock, Listener, Pipeline
+    from llm_config_sdk.auditing import Comparison
     from llm_config_sdk.cache import Key
-    from llm_config_sdk.contract import Health, Source
+    from llm_config_sdk.contract import AuditRecord, Health, Source
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.observability.events import Sending
     from llm_config_sdk.observability.observers import Observation
@@ -213,6 +215,7 @@ class Core:
             clock=self.clock,
         )
         self._attach()
+        self.ledger: Ledger = Ledger()
         self._fallback = dict(options.fallback or {}) if not settings.strict else {}
         self._secrets: set[tuple[str, str, str]] = set()
         self._headers = _common_headers(settings.token, settings.user, options.headers)
@@ -404,6 +407,19 @@ class Core:
         self.check_open()
         operation = operations.HEALTH_CHECK
         return Plan(Call(operation, operation.path), self.stack.plain, self.timeout_for(timeout))
+
+    def plan_audit(self, comparison: Comparison, timeout: float | None) -> Plan[list[AuditRecord]]:
+        """Plan to read a page of the primary's audit log: a backup's may lag behind."""
+        self.check_open()
+        call = Call(operations.READ_AUDIT, comparison.target)
+        return Plan(call, self.stack.plain, self.timeout_for(timeout))
+
+    def close_audit(self, comparison: Comparison) -> list[Incident]:
+        """Tell observers of every gap that was found."""
+        incidents = self.ledger.settle(comparison)
+        for incident in incidents:
+            self.observers.notice(incident)
+        return incidents
 
     def plan_request(
         self, method: str, path: str, params: Mapping[str, Any] | None, json: object, timeout: float | None
@@ -683,6 +699,8 @@ class Core:
         if reply.is_success or is_unmodified:
             read: Any = held.value if held is not None and is_unmodified else self._value_in(reply, attempt)
             value = self._judge(read, attempt, reply)
+            if not call.operation.is_read:
+                call.progress.acknowledged = read_moment(reply)
             if call.progress.observation is not None and attempt.sending is not None:
                 call.progress.observation.answered(attempt.sending, reply.status)
             return value
@@ -804,6 +822,8 @@ class Core:
             self._remember(call, value)
         elif call.operation is operations.DELETE_CONFIG:
             self._forget_absent(call)
+        if not call.operation.is_read and call.namespace is not None:  # a free request has none
+            self.ledger.note(call)
         if observation is not None:
             observation.succeeded(value, endpoint=getattr(answer.target, "url", None))
         return cast("T", value)

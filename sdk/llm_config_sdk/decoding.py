@@ -19,7 +19,15 @@ import pydantic
 import pydantic_core
 from pydantic import ConfigDict, TypeAdapter
 
-from llm_config_sdk.contract import OS_ERROR_KINDS, REQUEST_ID_HEADER, ROUTE_DETAIL, ErrorCode, Health, Module
+from llm_config_sdk.contract import (
+    OS_ERROR_KINDS,
+    REQUEST_ID_HEADER,
+    ROUTE_DETAIL,
+    AuditRecord,
+    ErrorCode,
+    Health,
+    Module,
+)
 from llm_config_sdk.entries import ConfigEntry, HistoryEntry, json_object
 from llm_config_sdk.errors import (
     CODE_CLASSES,
@@ -99,6 +107,7 @@ _ENTRY: Final = TypeAdapter(ConfigEntry)
 _ENTRIES: Final = TypeAdapter(list[ConfigEntry], config=_WITHOUT_INPUT)
 _HISTORY: Final = TypeAdapter(list[HistoryEntry], config=_WITHOUT_INPUT)
 _HEALTH: Final = TypeAdapter(Health)
+_AUDIT: Final = TypeAdapter(list[AuditRecord], config=_WITHOUT_INPUT)
 
 
 def read_entry(reply: Reply) -> ConfigEntry:
@@ -120,6 +129,16 @@ def read_history(reply: Reply) -> list[HistoryEntry]:
 def read_health(reply: Reply) -> Health:
     """Read a health report."""
     return _read(_HEALTH, reply, "a health report")
+
+
+def read_audit(reply: Reply) -> list[AuditRecord]:
+    """Read a page of the audit log, in the log's order."""
+    return _read(_AUDIT, reply, "a list of audit records")
+
+
+def read_moment(reply: Reply) -> datetime | None:
+    """Read when a reply was made, by the server's clock; `None` where it does not say."""
+    return _parse_http_date(reply.headers.get("date"))
 
 
 def read_nothing(reply: Reply) -> None:

@@ -23,6 +23,7 @@ from llm_config_sdk.contract import (
     IDEMPOTENCY_KEY_HEADER,
     REQUEST_ID_HEADER,
     USER_ID_HEADER,
+    AuditRecord,
     Environment,
     Health,
     Module,
@@ -34,6 +35,7 @@ from llm_config_sdk.entries import ConfigEntry, HistoryEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
 
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.observability.observers import Observation
@@ -97,6 +99,9 @@ ROLLBACK: Final[Operation[ConfigEntry]] = Operation(
     repeatable=False,
     is_read=False,
 )
+READ_AUDIT: Final[Operation[list[AuditRecord]]] = Operation(
+    "check_audit", "GET", f"{API_PREFIX}/audit/events", decoding.read_audit, repeatable=True, is_read=True
+)
 HEALTH_CHECK: Final[Operation[Health]] = Operation(
     "health_check", "GET", HEALTH_PATH, decoding.read_health, repeatable=True, is_read=True
 )
@@ -127,6 +132,7 @@ class Progress:
         may_have_arrived: Whether one of them failed in a way that leaves its effect open.
         held: The answer, where it came with an entity tag.
         following: Where the next page of the answer is; `None` behind the last one.
+        acknowledged: When a server said that a write is done, by its own clock.
         observation: Who is told of it; `None` where nobody listens.
         authorization: The headers that its token or scheme added last; never in `repr`.
     """
@@ -136,6 +142,7 @@ class Progress:
     may_have_arrived: bool = False
     held: Held | None = None
     following: str | None = None
+    acknowledged: datetime | None = None
     observation: Observation | None = None
     authorization: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 

@@ -113,3 +113,16 @@ def test_conditions_are_a_mapping():
     assert dict(conditions) == {"store": Condition("panic")}
     del conditions["store"]
     assert "store" not in conditions
+
+
+def test_an_audit_log_may_lose_what_it_acknowledges(server, client):
+    server.conditions["audit"] = Condition("lossy", count=1)
+    assert client.post(ITEM, json={"value": 1, "env": "dev"}).status_code == 200
+    assert client.post(ITEM, json={"value": 2, "env": "dev"}).status_code == 200
+    assert "audit" not in server.conditions
+    known = client.get("/api/v1/audit/events", params={"type": "config.set"}).json()
+    assert len(known) == 1
+    with pytest.raises(ValueError, match="for audit, not for store"):
+        server.conditions["store"] = "lossy"
+    refused = client.put("/api/v1/admin/conditions/store", json={"kind": "lossy"})
+    assert (refused.status_code, "for audit" in refused.text) == (400, True)

@@ -27,7 +27,7 @@ CLIENT_METHODS = sorted(
 AWAITED = {
     "get_config", "get_value", "get_str", "get_int", "get_float", "get_bool", "get_json", "resolve",
     "list_configs", "get_history", "set_config", "delete_config", "rollback", "health_check", "request",
-    "get_many", "set_many", "prefetch", "get_fields", "bind",
+    "get_many", "set_many", "prefetch", "get_fields", "bind", "check_audit",
 }  # fmt: skip
 
 

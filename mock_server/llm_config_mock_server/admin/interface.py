@@ -260,7 +260,10 @@ class Admin:
             raise RefusedError(
                 f"unknown condition {body.kind[:64]!r}: expected one of {', '.join(sorted(KINDS))}", "kind"
             )
-        self._core.platform.conditions[component] = Condition(body.kind, body.count)
+        try:
+            self._core.platform.conditions[component] = Condition(body.kind, body.count)
+        except ValueError as error:
+            raise RefusedError(str(error), "kind") from error
         return json_reply(200, {"component": component, "kind": body.kind, "count": body.count})
 
     def remove_condition(self, visit: Visit) -> Reply:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
     from llm_config_sdk.many import Name, Progress
+    from llm_config_sdk.observability import Incident
     from llm_config_sdk.operations import Call
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
     from llm_config_sdk.snapshot import SnapshotPolicy
@@ -883,6 +884,30 @@ class ConfigClient:
             LLMConfigError: Whatever else went wrong.
         """
         return self._run(self._core.plan_health(timeout))
+
+    def check_audit(self, *, timeout: float | None = None) -> list[Incident]:
+        """Compare what this client wrote with the primary's audit log, and tell observers of every gap.
+
+        Each write that was acknowledged since the last comparison, at most 1,000 of them, has to be known to
+        the log by its request id. Writes under an idempotency key are left out. The token needs `audit:read`.
+
+        Args:
+            timeout: Seconds for each page of the log; left out, the client's.
+
+        Returns:
+            An incident of the kind `audit_gap` for each write that the log does not know.
+
+        Raises:
+            PermissionDeniedError: The token does not allow it.
+            NotFoundError: The server has no audit log to read, as one of 0.5.
+            LLMConfigError: Whatever else went wrong.
+        """
+        core = self._core
+        comparison = core.ledger.compare()
+        while not comparison.is_over:
+            page = self._run(core.plan_audit(comparison, timeout))
+            comparison.take(page)
+        return core.close_audit(comparison)
 
     def request(
         self,

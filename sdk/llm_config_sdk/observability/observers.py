@@ -80,13 +80,13 @@ class Observers:
 
     def begin(self, call: Call[Any], *, is_quiet: bool = False) -> Observation:
         """Begin to observe a call that will be sent."""
-        observed = _observed(call, is_quiet=is_quiet)
-        _tell(self.began, observed)
-        return Observation(self, observed)
+        seen = observed(call, is_quiet=is_quiet)
+        _tell(self.began, seen)
+        return Observation(self, seen)
 
     def look_back(self, call: Call[Any], *, is_quiet: bool = False) -> Observation:
         """Observe a call that nobody followed, for how it ends is worth telling."""
-        return Observation(self, _observed(call, is_quiet=is_quiet), attempts=call.progress.attempts)
+        return Observation(self, observed(call, is_quiet=is_quiet), attempts=call.progress.attempts)
 
     def cached(self, operation: str, entry: ConfigEntry) -> None:
         """Tell of an answer that needed no call."""
@@ -241,6 +241,23 @@ class Observation:
         )
 
 
+def observed(call: Call[Any], *, is_quiet: bool = False) -> ObservedCall:
+    """Describe a call for observers."""
+    operation = call.operation
+    route = operation.path if operation.name != "request" else ""  # a caller's own paths are many
+    return ObservedCall(
+        operation.name,
+        operation.method,
+        route,
+        call.namespace,
+        call.key,
+        call.environment.value if call.environment else None,
+        call.request_id,
+        call.progress.began,
+        is_quiet,
+    )
+
+
 def call_in_hand() -> Call[Any] | None:
     """Find the call that one of the stack's events belongs to, while it is being told."""
     context = current()
@@ -267,22 +284,6 @@ def fields_of(call: ObservedCall) -> Mapping[str, str | None]:
         "environment": call.environment,
         "request_id": call.request_id or None,
     }
-
-
-def _observed(call: Call[Any], *, is_quiet: bool) -> ObservedCall:
-    operation = call.operation
-    route = operation.path if operation.name != "request" else ""  # a caller's own paths are many
-    return ObservedCall(
-        operation.name,
-        operation.method,
-        route,
-        call.namespace,
-        call.key,
-        call.environment.value if call.environment else None,
-        call.request_id,
-        call.progress.began,
-        is_quiet,
-    )
 
 
 def _overrides(observer: Observer, hook: str) -> bool:
