@@ -1,10 +1,14 @@
 """Every command against a real server: what it prints, and how it ends."""
 
 import json
+import re
 
 import pytest
 
 from llm_config_mock_server import error
+from llm_config_sdk import LLMConfigError
+from llm_config_sdk.cli.output import shell_hint
+from llm_config_sdk.hints import CLASS_HINTS, CODE_HINTS
 
 TOKEN_FREE = "the token must not be in the output"
 
@@ -208,8 +212,15 @@ def test_a_path_that_the_server_does_not_know_is_not_a_missing_entry(invoke, at_
 def test_an_error_says_what_happened_and_what_to_do(program, at_server):
     ended = program("get", "app/llm", "modle")
     first, second = ended.stderr.splitlines()
-    assert first.startswith("error: Configuration not found: app/llm:modle (NOT_FOUND, HTTP 404, request ")
-    assert second.startswith(" hint: Check namespace, key and environment")
+    where = f"at {at_server.url}, NOT_FOUND, HTTP 404, request req_"
+    assert first.startswith(f"error: Configuration not found: app/llm:modle ({where}")
+    assert second == " hint: Check namespace, key and environment; `list` shows what there is."
+
+
+@pytest.mark.parametrize("name", [*CODE_HINTS.values(), *CLASS_HINTS.values()])
+def test_a_hint_names_what_a_shell_can_pass(name):
+    error = LLMConfigError("x", hint=name)
+    assert not re.search(r"\w=…|`retry_after`|`details`|\(…\)", shell_hint(error)), name
 
 
 def test_without_a_server_the_hint_names_the_option(invoke):

@@ -229,10 +229,11 @@ def test_a_certificate_that_nobody_vouches_for(diagnose, encrypted):
     assert "SSL_CERT_FILE" in findings["tls"]["fix"]
 
 
-def test_the_certificate_can_be_named(diagnose, encrypted, monkeypatch, tmp_path):
+@pytest.mark.parametrize("variable", ["LLM_CONFIG_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_the_certificate_can_be_named(diagnose, encrypted, monkeypatch, tmp_path, variable):
     authority = tmp_path / "authority.pem"
     encrypted.ca.cert_pem.write_to_path(str(authority))
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    monkeypatch.setenv(variable, str(authority))
     code, findings, _ = diagnose()
     assert (code, findings["tls"]["says"]) == (0, "The certificate is accepted.")
 

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from llm_config_sdk.cli.output import console, inert, table, write_line
+from llm_config_sdk.cli.output import inert, table, write_line
 
 STEERING = "ok\x1b]0;owned\x07\x1b[2J\r\x9b31m"
 
@@ -28,12 +28,14 @@ def test_a_value_cannot_steer_the_terminal_and_is_exact_in_a_pipe(monkeypatch):
     assert pipe.getvalue() == f"{STEERING}\n"
 
 
-def test_a_cell_is_no_markup_and_cannot_steer_the_terminal():
-    paper = io.StringIO()
-    console(paper).print(table(("value",), [("[bold]kept[/bold]",), (STEERING,)], title="[x]"))
-    assert "[bold]kept[/bold]" in paper.getvalue()
-    assert "[x]" in paper.getvalue()
-    assert "\x1b" not in paper.getvalue()
+def test_a_cell_is_no_markup_and_cannot_steer_the_terminal(monkeypatch, capsys):
+    for columns in (100, 10):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        table(("value", "by"), [("[bold]kept[/bold]", "me"), (STEERING, "me")], title="[x]").print()
+        shown = capsys.readouterr().out
+        assert "[bold]kept[/bold]" in shown
+        assert "[x]" in shown
+        assert "\x1b" not in shown
 
 
 def test_an_encoding_without_dashes_does_not_end_a_command(program):

@@ -10,6 +10,7 @@ __all__ = ["main"]
 PROGRAM: Final = "llm-config-sdk"
 _NEEDED: Final = frozenset({"rich", "typer"})  # what the extra brings
 _USAGE: Final = 2  # the exit code of everything that keeps a command from being run at all
+_INTERRUPTED: Final = 130  # the exit code of Ctrl-C: 128 and the signal's number
 
 
 def main() -> None:
@@ -24,4 +25,9 @@ def main() -> None:
             f'{PROGRAM}: {missing} is not installed: pip install "llm-config-sdk[cli]"', file=sys.stderr
         )
         raise SystemExit(_USAGE) from None
-    run()
+    except KeyboardInterrupt:  # typer hears of those that come later
+        raise SystemExit(_INTERRUPTED) from None
+    try:
+        run()
+    except KeyboardInterrupt:
+        raise SystemExit(_INTERRUPTED) from None

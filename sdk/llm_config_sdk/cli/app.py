@@ -1,5 +1,8 @@
 """The commands, put together."""
 
+import errno
+import os
+import sys
 from typing import Annotated, Final
 
 import typer
@@ -8,8 +11,8 @@ from llm_config_sdk import __version__
 from llm_config_sdk.cli import PROGRAM, commands, explain
 from llm_config_sdk.cli.demo import demo
 from llm_config_sdk.cli.doctor import doctor
-from llm_config_sdk.cli.exits import exits_help
-from llm_config_sdk.cli.output import survive_any_encoding, write_line
+from llm_config_sdk.cli.exits import Exit, exits_help
+from llm_config_sdk.cli.output import survive_any_stream, write_line, write_note
 from llm_config_sdk.cli.serve import serve
 from llm_config_sdk.cli.transfer import export, import_
 from llm_config_sdk.cli.watch import watch
@@ -38,7 +41,7 @@ def configure(
 ) -> None:
     """Read and write the configs of an LLM Config Manager platform, and try its failures out."""
     del version  # its callback has answered
-    survive_any_encoding()
+    survive_any_stream()
 
 
 app.command("get")(commands.get)
@@ -63,4 +66,15 @@ app.command(
 
 def run() -> None:
     """Run the command line on the process's own arguments, and exit."""
-    app(prog_name=PROGRAM)
+    try:
+        try:
+            app(prog_name=PROGRAM)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it can be told, rather than while Python shuts down
+    except OSError as error:  # of ours alone: what a server causes has another class by now
+        if error.errno != errno.EPIPE:
+            write_note(f"{PROGRAM}: cannot write: {error.strerror}")
+        # What is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(Exit.FAILED) from None

@@ -12,7 +12,6 @@ from llm_config_sdk.cli import options
 from llm_config_sdk.cli.exits import Exit, exit_for
 from llm_config_sdk.cli.output import (
     as_text,
-    console,
     entries_table,
     entry_document,
     history_document,
@@ -159,7 +158,7 @@ def list_(
     if as_json:
         write_json([entry_document(entry, reveal=reveal) for entry in entries])
     elif entries:
-        console().print(entries_table(entries, reveal=reveal, title=namespace))
+        entries_table(entries, reveal=reveal, title=namespace).print()
     else:
         write_note(f"No entries in {inert(namespace)}.")
 
@@ -181,7 +180,7 @@ def history(
     if as_json:
         write_json([history_document(item) for item in items])
     elif items:
-        console().print(history_table(items, title=f"{namespace} {key}"))
+        history_table(items, title=f"{namespace} {key}").print()
     else:
         write_note(f"No versions of {inert(namespace)} {inert(key)}.")
 

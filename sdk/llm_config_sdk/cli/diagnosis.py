@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from llm_config_sdk.cli.exits import Exit
+from llm_config_sdk.cli.output import shell_hint
 from llm_config_sdk.decoding import Reply, decode_error, read_entry, read_health
 from llm_config_sdk.errors import ConnectFailedError, LLMConfigError, ResponseDecodeError, one_line
 from llm_config_sdk.operations import encode_segment
@@ -126,7 +127,7 @@ class Doctor:
         try:
             health = self._ask(endpoint, "/health", {})
         except ConnectFailedError as error:
-            yield from _unconnected(endpoint, error)
+            yield from _unconnected(error)
             return
         elapsed = time.perf_counter() - began
         yield from _reached(health, elapsed)
@@ -253,20 +254,10 @@ class Doctor:
         )
 
 
-def _unconnected(endpoint: Endpoint, error: ConnectFailedError) -> Iterator[Finding]:
-    if "certificate" in error.message:
+def _unconnected(error: ConnectFailedError) -> Iterator[Finding]:
+    if "tls" in error.details:  # somebody is there, and the two do not agree
         yield Finding("reachable", "ok", "Something listens there.")
-        yield Finding(
-            "tls",
-            "problem",
-            _sentence(error),
-            "Name the authority's certificates with SSL_CERT_FILE, or have the server's certificate renewed.",
-        )
-    elif endpoint.scheme == "https" and "SSL" in error.message.upper():
-        yield Finding("reachable", "ok", "Something listens there.")
-        yield Finding(
-            "tls", "problem", _sentence(error), "Use http in the base URL if the server speaks no TLS."
-        )
+        yield _failed("tls", error, Exit.INVALID)
     else:
         yield _failed("reachable", error, Exit.UNAVAILABLE)
 
@@ -348,7 +339,7 @@ def _judge_rate(reply: Reply) -> Finding:
 
 
 def _failed(check: Check, error: LLMConfigError, code: Exit) -> Finding:
-    return Finding(check, "problem", _sentence(error), one_line(error.hint), code)
+    return Finding(check, "problem", _sentence(error), one_line(shell_hint(error)), code)
 
 
 def _sentence(error: LLMConfigError) -> str:

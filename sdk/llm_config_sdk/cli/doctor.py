@@ -69,7 +69,7 @@ def _examine(
     if settings.base_url is None:
         raise InvalidRequestError("no server to talk to", hint="Pass --base-url, or set LLM_CONFIG_BASE_URL.")
     endpoints = [Endpoint.parse(url) for url in (settings.base_url, *settings.backups)]
-    transport = StackTransport()
+    transport = StackTransport(verify=settings.ca_bundle or True)
     try:
         examiner = Doctor(
             transport,

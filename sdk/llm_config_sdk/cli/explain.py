@@ -89,6 +89,10 @@ def _names(found: Explanation) -> Iterator[str]:
         yield variant.partition(".")[2].casefold()
 
 
+def _codes() -> list[str]:
+    return [code.value for code in ErrorCode]
+
+
 def explain(
     code: Annotated[
         str | None,
@@ -96,6 +100,7 @@ def explain(
             help="A code (NOT_FOUND), class (NotFoundError), variant (config.IoError) or HTTP status (503); "
             "left out, all codes.",
             show_default=False,
+            autocompletion=_codes,
         ),
     ] = None,
     *,
@@ -111,7 +116,7 @@ def explain(
         write_json(documents if code is None or len(documents) > 1 else documents[0])
     elif code is None:
         rows = [(each.code, str(each.status), each.category, _yes(each.retriable)) for each in found]
-        console().print(table(("code", "status", "category", "retriable"), rows))
+        table(("code", "status", "category", "retriable"), rows).print()
     else:
         for each in found:
             _show(each)

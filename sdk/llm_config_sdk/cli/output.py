@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from pydantic import SecretStr
@@ -15,12 +17,16 @@ from rich.text import Text
 from llm_config_sdk.errors import LLMConfigError, one_line, without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import JustifyMethod
 
     from llm_config_sdk.cli.exits import Exit
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
 
 HIDDEN: Final = "**********"
+_RULE: Final = 3  # columns of a terminal that a table's column takes for its rule and its padding
+_NARROWEST_COLUMN: Final = 8  # columns of a terminal: below that, words are cut into syllables
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -29,8 +35,12 @@ def console(stream: TextIO | None = None) -> Console:
     return Console(file=stream or sys.stdout, highlight=False, soft_wrap=False)
 
 
-def survive_any_encoding() -> None:
-    """Let a terminal that cannot show a character show a question mark, rather than end the command."""
+def survive_any_stream() -> None:
+    """Let no stream end a command: one that cannot show a character, one that was closed before it began."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whatever the types say
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w", encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -108,7 +118,7 @@ def history_document(item: HistoryEntry) -> dict[str, Any]:
     }
 
 
-def entries_table(entries: Iterable[ConfigEntry], *, reveal: bool, title: str) -> Table:
+def entries_table(entries: Iterable[ConfigEntry], *, reveal: bool, title: str) -> Rows:
     """Lay entries out, one a row."""
     rows = [
         (
@@ -123,7 +133,7 @@ def entries_table(entries: Iterable[ConfigEntry], *, reveal: bool, title: str) -
     return table(("key", "value", "version", "updated", "by"), rows, title=title)
 
 
-def history_table(items: Iterable[HistoryEntry], *, title: str) -> Table:
+def history_table(items: Iterable[HistoryEntry], *, title: str) -> Rows:
     """Lay versions out, one a row."""
     rows = [
         (
@@ -138,14 +148,46 @@ def history_table(items: Iterable[HistoryEntry], *, title: str) -> Table:
     return table(("version", "value", "written", "by", "change"), rows, title=title)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Table:
-    """Make a table of plain text: nothing in a cell is markup, or can steer a terminal."""
-    made = Table(title=Text(inert(title)) if title else None, title_justify="left")
-    for column in columns:
-        made.add_column(column, justify="right" if column in {"version", "#"} else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(inert(cell)) for cell in row))
-    return made
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> Rows:
+    """Lay rows of plain text out: nothing in a cell is markup, or can steer a terminal."""
+    cells = [[inert(cell) for cell in row] for row in rows]
+    return Rows(columns, cells, inert(title) if title else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table, or where the terminal is too narrow for its columns, a few lines a row."""
+
+    columns: Sequence[str]
+    cells: Sequence[Sequence[str]]
+    title: str | None
+
+    def print(self) -> None:
+        """Write it to stdout."""
+        paper = console()
+        longest = [max(map(len, column)) for column in zip(self.columns, *self.cells, strict=True)]
+        least = [min(length, _NARROWEST_COLUMN) for length in longest]
+        if sum(least) + _RULE * len(least) + 1 <= paper.width:
+            paper.print(self._table(least))
+            return
+        for line in self._lines():
+            paper.print(line, soft_wrap=True)  # the terminal breaks it; whoever copies it gets it whole
+
+    def _table(self, widths: Sequence[int]) -> Table:
+        made = Table(title=Text(self.title) if self.title else None, title_justify="left")
+        for column, width in zip(self.columns, widths, strict=True):
+            justify: JustifyMethod = "right" if column in {"version", "#"} else "left"
+            made.add_column(column, justify=justify, overflow="fold", min_width=width)
+        for row in self.cells:
+            made.add_row(*map(Text, row))
+        return made
+
+    def _lines(self) -> Iterator[Text]:
+        if self.title:
+            yield Text(self.title, style="italic")
+        for row in self.cells:
+            for number, (column, cell) in enumerate(zip(self.columns, row, strict=True)):
+                yield Text(f"{'  ' if number else '- '}{column}: {cell}".rstrip())
 
 
 def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
@@ -156,7 +198,7 @@ def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
             "type": type(error).__name__,
             "code": error.code,
             "message": error.message,
-            "hint": error.hint,
+            "hint": shell_hint(error),
             "status": error.status,
             "category": error.category.value,
             "module": error.module.value if error.module else None,
@@ -175,12 +217,36 @@ def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
     }
 
 
+def shell_hint(error: LLMConfigError) -> str:
+    """Say what to do next in the words of a shell: hints name what a program would pass."""
+    hint = error.hint
+    for in_python, in_the_shell in _IN_THE_SHELL.items():
+        hint = hint.replace(in_python, in_the_shell)
+    wait = f"{error.retry_after:g} s" if error.retry_after is not None else "a few seconds"
+    return hint.replace("`retry_after` seconds", wait)
+
+
+_IN_THE_SHELL: Final = {
+    "token=…": "--token",
+    "timeout=…": "--timeout",
+    "headers=…": "--header",
+    "get_history(…)": "`history`",
+    ", or pass default=… to do without the entry": "; `list` shows what there is",
+    "; backups=… and fallback=… bridge an outage": "",
+    " and `details` say": " says",
+    "Look at `.errors` for each endpoint's failure": "Let `doctor` examine each endpoint",
+    "; fallback=… bridges an outage": "",
+    "Pass verify='ca.pem' (or LLM_CONFIG_CA_BUNDLE)": "Set LLM_CONFIG_CA_BUNDLE (or SSL_CERT_FILE)",
+}
+
+
 def report(error: LLMConfigError, code: Exit, *, as_json: bool) -> None:
     """Write an error to stderr: what happened, then what to do."""
     if as_json:
         _write(json.dumps(error_document(error, code), ensure_ascii=False, default=str), sys.stderr)
         return
     facts = [
+        f"at {without_credentials(error.endpoint)}" if error.endpoint else "",
         one_line(str(error.code)) if error.code else "",
         f"HTTP {error.status}" if error.status is not None else "",
         f"request {one_line(error.request_id)}" if error.request_id else "",
@@ -189,4 +255,4 @@ def report(error: LLMConfigError, code: Exit, *, as_json: bool) -> None:
     paper = console(sys.stderr)
     message = one_line(error.message) + (f" ({told})" if told else "")
     paper.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
-    paper.print(Text.assemble((" hint: ", "bold"), one_line(error.hint)), soft_wrap=True)
+    paper.print(Text.assemble((" hint: ", "bold"), one_line(shell_hint(error))), soft_wrap=True)

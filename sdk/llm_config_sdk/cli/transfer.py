@@ -42,6 +42,20 @@ _STDIN: Final = "-"
 ChangeKind = Literal["created", "updated", "unchanged", "failed", "not tried"]
 
 
+@contextmanager
+def _progress(doing: str, count: int | None = None) -> Generator[Callable[[], None], None, None]:
+    """Show a bar on stderr while it takes; nothing where stderr is no terminal."""
+    paper = console(sys.stderr)
+    columns = (
+        TextColumn(doing),
+        BarColumn(),
+        *((MofNCompleteColumn(), TimeRemainingColumn()) if count is not None else ()),
+    )
+    with Progress(*columns, console=paper, transient=True, disable=not paper.is_terminal) as progress:
+        task = progress.add_task(doing, total=count)
+        yield lambda: progress.advance(task)
+
+
 # --- export ---------------------------------------------------------------------------------------
 
 
@@ -67,7 +81,8 @@ def export(
     A 0.5 server does not say which entries are secrets: what it exports has to be kept like one.
     """
     with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
-        entries = client.list_configs(namespace)
+        with _progress("exporting"):  # one request, so nothing can be counted
+            entries = client.list_configs(namespace)
         document = export_document(namespace, entries, reveal=reveal)
         if file is not None:
             _write_file(file, document)
@@ -208,7 +223,7 @@ def _carry_out(client: ConfigClient, namespace: str, steps: Sequence[Step], user
     """Write what differs, and note what became of it; returns whether it was interrupted."""
     todo = {(namespace, step.key): step for step in steps if step.kind != "unchanged"}
     waiting = set(todo)
-    with _progress(len(todo)) as advance:
+    with _progress("importing", len(todo)) as advance:
 
         def note(outcome: Outcome[Any], done: int, count: int) -> None:
             del done, count
@@ -227,21 +242,6 @@ def _carry_out(client: ConfigClient, namespace: str, steps: Sequence[Step], user
     return False
 
 
-@contextmanager
-def _progress(count: int) -> Generator[Callable[[], None], None, None]:
-    """Show a bar on stderr while it takes; nothing where stderr is no terminal."""
-    paper = console(sys.stderr)
-    columns = (
-        TextColumn("importing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=paper, transient=True, disable=not paper.is_terminal) as progress:
-        task = progress.add_task("importing", total=count)
-        yield lambda: progress.advance(task)
-
-
 def _show(namespace: str, steps: Sequence[Step], *, dry_run: bool, reveal: bool) -> None:
     changed = [step for step in steps if step.kind in {"created", "updated"}]
     if dry_run and changed:
@@ -254,7 +254,7 @@ def _show(namespace: str, steps: Sequence[Step], *, dry_run: bool, reveal: bool)
             )
             for step in changed
         ]
-        console().print(table(("key", "change", "old", "new"), rows, title=namespace))
+        table(("key", "change", "old", "new"), rows, title=namespace).print()
     for step in steps:
         if step.error is not None:
             write_note(f"{namespace} {step.key}:")
