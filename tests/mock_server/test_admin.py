@@ -322,6 +322,7 @@ def test_all_components_are_told_and_healed_at_once(server, admin):
 @pytest.mark.parametrize(
     ("component", "body", "field"),
     [
+        ("store", {"kind": "lossy"}, "kind"),
         ("heart", {"kind": "panic"}, "component"),
         ("store", {}, "kind"),
         ("store", {"kind": "sad"}, "kind"),
