@@ -261,7 +261,7 @@ def test_a_namespace_is_recalled_with_its_overrides(connect, server, spread, clo
     caplog.clear()
     for _ in range(3):
         assert client.get_fields(NAMESPACE, resolve=True) == RESOLVED
-    assert [record.levelname for record in caplog.records] == ["WARNING"], "an outage is a line, not one a call"
+    assert [record.levelname for record in caplog.records] == ["WARNING"], "an outage is one line"
 
 
 def test_an_earlier_run_knows_the_namespace(connect, server, spread, tmp_path):

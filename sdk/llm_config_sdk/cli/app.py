@@ -41,7 +41,6 @@ def configure(
 ) -> None:
     """Read and write the configs of an LLM Config Manager platform, and try its failures out."""
     del version  # its callback has answered
-    survive_any_stream()
 
 
 app.command("get")(commands.get)
@@ -66,12 +65,12 @@ app.command(
 
 def run() -> None:
     """Run the command line on the process's own arguments, and exit."""
+    survive_any_stream()
     try:
         try:
             app(prog_name=PROGRAM)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where it can be told, rather than while Python shuts down
+            sys.stdout.flush()  # here, where it can be told, rather than while Python shuts down
     except OSError as error:  # of ours alone: what a server causes has another class by now
         if error.errno != errno.EPIPE:
             write_note(f"{PROGRAM}: cannot write: {error.strerror}")
