@@ -77,7 +77,7 @@ class Comparison:
     """
 
     def __init__(self, writes: Sequence[Write]) -> None:
-        self.writes = writes
+        self.writes: Sequence[Write] = writes
         self._missing = {write.call.request_id: write for write in writes}
         self._read = 0
         self._is_read_out = False

@@ -49,7 +49,9 @@ class Observers:
         everyone = tuple(observers)
         self.now: Callable[[], float] = clock.monotonic
         self.attached: tuple[_Hook, ...] = _overriding(everyone, "attached")
-        self.detached: tuple[Callable[[], object], ...] = tuple(one.detached for one in everyone if _overrides(one, "detached"))
+        self.detached: tuple[Callable[[], object], ...] = tuple(
+            one.detached for one in everyone if _overrides(one, "detached")
+        )
         self.began: tuple[_Hook, ...] = _overriding(everyone, "began")
         self.sending: tuple[_Hook, ...] = _overriding(everyone, "sending")
         self.answered: tuple[_Hook, ...] = _overriding(everyone, "answered")
@@ -138,7 +140,7 @@ class Observation:
     __slots__ = ("_attempts", "_is_over", "_observers", "_open", "call")
 
     def __init__(self, observers: Observers, call: ObservedCall, *, attempts: int = 0) -> None:
-        self.call = call
+        self.call: ObservedCall = call
         self._observers = observers
         self._open: list[Sending] = []
         self._attempts = attempts

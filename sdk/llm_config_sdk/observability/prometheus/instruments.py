@@ -21,10 +21,10 @@ try:
     from prometheus_client import REGISTRY, Counter, Gauge, Histogram
     from prometheus_client.core import Metric
     from prometheus_client.registry import Collector
-except ModuleNotFoundError as error:  # pragma: no cover  # tests run with every extra
+except ModuleNotFoundError as _missing:  # pragma: no cover  # tests run with every extra
     raise ModuleNotFoundError(
         "metrics for Prometheus need prometheus_client: pip install 'llm-config-sdk[prometheus]'"
-    ) from error
+    ) from _missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,8 +103,8 @@ class Instruments(Collector):
         self._lock = threading.Lock()
         self._operation = _Labels(_OPERATIONS, _KNOWN_OPERATIONS)
         self._endpoint = _Labels(_ENDPOINTS)
-        self.code = _Labels(_CODES, sorted(_KNOWN_CODES))
-        self.kind = _Labels(_CODES, sorted(SYSTEM_KINDS))
+        self.code: _Labels = _Labels(_CODES, sorted(_KNOWN_CODES))
+        self.kind: _Labels = _Labels(_CODES, sorted(SYSTEM_KINDS))
         self._seen: set[tuple[str, str]] = set()
         self._budgets: weakref.WeakSet[RetryBudget] = weakref.WeakSet()
         self._all: list[MetricWrapperBase] = []
@@ -124,63 +124,69 @@ class Instruments(Collector):
             self._all.append(made)
             return made
 
-        self.errors = counter("errors", "Total number of errors.")
-        self.by_type = counter("errors_by_type", "Errors by type.", "error_type")
-        self.requests = counter(
+        self.errors: Counter = counter("errors", "Total number of errors.")
+        self.by_type: Counter = counter("errors_by_type", "Errors by type.", "error_type")
+        self.requests: Counter = counter(
             "llm_config_requests",
             "Calls by outcome: ok, cached (answered without asking), degraded (something stood in), failed, "
             "refused (the caller's mistake), cancelled.",
             "operation",
             "outcome",
         )
-        self.answers = counter(
+        self.answers: Counter = counter(
             "llm_config_answers", "Calls by where their answer came from.", "operation", "source"
         )
-        self.request_duration = histogram(
+        self.request_duration: Histogram = histogram(
             "llm_config_request_duration_seconds",
             "Time of a call past the cache, retries and all.",
             "operation",
         )
-        self.attempts = counter(
+        self.attempts: Counter = counter(
             "llm_config_attempts",
             "Requests by result: ok, cancelled or the type of the error.",
             "operation",
             "endpoint",
             "result",
         )
-        self.attempt_duration = histogram(
+        self.attempt_duration: Histogram = histogram(
             "llm_config_attempt_duration_seconds", "Time of one request.", "operation", "endpoint"
         )
-        self.failures = counter("llm_config_failures", "Errors by operation and code.", "operation", "code")
-        self.critical = counter("llm_config_critical_errors", "Errors that should wake somebody.", "code")
-        self.data_loss = counter("llm_config_data_loss", "Losses of data that were noticed.", "kind")
-        self.resource = counter(
+        self.failures: Counter = counter(
+            "llm_config_failures", "Errors by operation and code.", "operation", "code"
+        )
+        self.critical: Counter = counter(
+            "llm_config_critical_errors", "Errors that should wake somebody.", "code"
+        )
+        self.data_loss: Counter = counter("llm_config_data_loss", "Losses of data that were noticed.", "kind")
+        self.resource: Counter = counter(
             "llm_config_resource_errors", "The platform's host is out of something.", "kind"
         )
-        self.retries = counter("llm_config_retries", "Attempts that were repeated.", "operation")
-        self.given_up = counter(
+        self.retries: Counter = counter("llm_config_retries", "Attempts that were repeated.", "operation")
+        self.given_up: Counter = counter(
             "llm_config_retries_given_up", "Retriable errors that were not repeated.", "operation", "reason"
         )
-        self.rejections = counter(
+        self.rejections: Counter = counter(
             "llm_config_rejections",
             "Calls turned away on this side, without a request.",
             "operation",
             "layer",
         )
-        self.breaker = gauge(
+        self.breaker: Gauge = gauge(
             "llm_config_breaker_state", "1 for the state an endpoint's circuit is in.", "endpoint", "state"
         )
-        self.transitions = counter(
+        self.transitions: Counter = counter(
             "llm_config_breaker_transitions", "Changes of a circuit's state.", "endpoint", "state"
         )
-        self.cache = counter("llm_config_cache", "What the cache did for reads of one entry.", "result")
-        self.failovers = counter(
+        self.cache: Counter = counter(
+            "llm_config_cache", "What the cache did for reads of one entry.", "result"
+        )
+        self.failovers: Counter = counter(
             "llm_config_failovers", "Times the next endpoint was tried.", "operation", "endpoint"
         )
-        self.ejected = gauge(
+        self.ejected: Gauge = gauge(
             "llm_config_endpoint_ejected", "Whether an endpoint is passed over because it failed.", "endpoint"
         )
-        self.budget = Gauge(
+        self.budget: Gauge = Gauge(
             "llm_config_retry_budget_tokens",
             "What is left in the emptiest retry budget.",
             registry=None,
