@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast
 
 from pydantic import SecretStr
 
@@ -39,7 +39,8 @@ from llm_config_sdk.credentials import AUTHORIZATION, Credentials, Token, creden
 from llm_config_sdk.decoding import decode_error, read_moment, read_validator, refuse_not_modified
 from llm_config_sdk.entries import ConfigEntry, Provenance
 from llm_config_sdk.hints import OWN_LIMIT
-from llm_config_sdk.observability.events import Incident, ObservedClient, Observer
+from llm_config_sdk.observability.events import CallEvent, Incident, ObservedCall, ObservedClient, Observer
+from llm_config_sdk.observability.families import is_callers_mistake
 from llm_config_sdk.observability.logs import LogListener
 from llm_config_sdk.observability.observers import Observers
 from llm_config_sdk.operations import Call, Held, Operation, check_header, client_headers
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.cache import Key
     from llm_config_sdk.contract import AuditRecord, Health, Source
     from llm_config_sdk.decoding import Reply
-    from llm_config_sdk.observability.events import Sending
+    from llm_config_sdk.observability.events import Outcome, Sending
     from llm_config_sdk.observability.observers import Observation
     from llm_config_sdk.status import EndpointStatus
     from llm_config_sdk.transport import ClientCertificate, TlsVersion, Verification
@@ -486,7 +487,7 @@ class Core:
     ) -> Plan[ConfigEntry]:
         """Plan one of several reads for one answer: what is absent comes as a default."""
         plan = self.plan_get(namespace, key, environment, timeout, default=None, fallback=UNSET, fresh=False)
-        return replace(plan, is_part=True)
+        return replace(plan, is_part=True, is_quiet=True)
 
     def lookup(
         self, namespace: str, key: str, env: Environment | str | None, timeout: float | None
@@ -887,10 +888,9 @@ class Core:
             LLMConfigError: The error itself, where there is none.
         """
         if (namespace, key) not in self._fallback:
-            raise error
+            raise self.reported(error)
         call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
-        # The calls that failed have told of the outage.
-        log.debug("%s: answering with the fallback: %s", call.location, error)
+        self.reported(error, source="default")
         return self._made_up(call, copy.deepcopy(self._fallback[namespace, key]), error)
 
     def unresolved(self, error: errors.LLMConfigError | None, wanted: Environment) -> errors.LLMConfigError:
@@ -943,6 +943,25 @@ class Core:
         if isinstance(error, ResilienceError):
             return errors.TransportError(f"not sent: {error}", never_sent=True)
         return errors.TransportError(f"failed in an unforeseen way: {type(error).__name__}: {error}")
+
+    def reported(
+        self, error: errors.LLMConfigError, *, source: Source | Literal[""] = ""
+    ) -> errors.LLMConfigError:
+        """Have the log tell of an error that several quiet calls lead to, and of what stands in."""
+        outcome: Outcome = "degraded" if source else "refused" if is_callers_mistake(error) else "failed"
+        call = ObservedCall(
+            error.operation or operations.GET_CONFIG.name,
+            namespace=error.namespace,
+            key=error.key,
+            environment=error.environment,
+            request_id=error.request_id or "",
+        )
+        now = self.clock.monotonic()
+        event = CallEvent(call, outcome, now, source=source, endpoint=error.endpoint, error=error)
+        for listener in self._listeners:
+            if isinstance(listener, Observer) and listener.writes_log:
+                listener.ended(event)
+        return error
 
     # --- Standing in ---
 

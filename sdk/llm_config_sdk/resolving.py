@@ -117,7 +117,7 @@ class EntryLookup(_Looking["ConfigEntry"]):
             if entry is not None:
                 return self._answer(entry, index)
             if error is not None and not is_outage(error) and not self._is_absent(error):
-                raise error
+                raise self._core.reported(error)
         if outage is not None:
             return self._core.stand_in(*self._name, self._wanted, outage)
         raise self._core.unresolved(self._failed.get(0), self._wanted)
@@ -126,15 +126,14 @@ class EntryLookup(_Looking["ConfigEntry"]):
         above = [error for place in range(index) if (error := self._failed.get(place)) is not None]
         outage = next((error for error in above if is_outage(error)), None)
         if outage is not None and entry.source == "server":
-            raise outage
+            raise self._core.reported(outage)
         if outage is None and not entry.is_stale:
             self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
             return entry
         source = entry.source if entry.is_stale else "stale"
         error = outage if outage is not None else entry.error
         if error is not None:
-            where = entry.environment.value
-            log.debug("%s %s: going on with what was known of %s: %s", *self._name, where, error)
+            self._core.reported(error, source=source)
         return entry.with_provenance(replace(entry.provenance, source=source, error=error))
 
     def _may_go_on(self, index: int) -> bool:
