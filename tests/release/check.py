@@ -48,6 +48,7 @@ STEM: Final = "llm_config_sdk"  # of the files' names
 PACKAGES: Final = ("llm_config_sdk", "llm_config_resilience", "llm_config_mock_server")
 SOURCE_ROOTS: Final = ("sdk", "resilience", "mock_server")
 CORE: Final = "core"  # the wheel without any extra
+JUST_BROUGHT: Final = {"plots"}  # nothing of the packages loads it, so nothing can say that it is missing
 NOT_OURS: Final = {
     # Its base is in a namespace package, whose types pyright does not take for a public interface.
     "llm_config_sdk.openfeature.LLMConfigProvider",
@@ -227,7 +228,8 @@ def install(run: Run) -> None:
                 prove(bare, CORE)
             with run.step(f"Python {python.minor}: what is missing is named with the extra to install"):
                 for extra in extras():
-                    name_what_is_missing(bare, extra)
+                    if extra not in JUST_BROUGHT:
+                        name_what_is_missing(bare, extra)
         for extra in wanted:
             if extra != CORE:
                 inside = run.environment(python, extra, requirement(extra))
