@@ -14,7 +14,7 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test fuzz coverage lint format bench docs wheel release-check hooks clean
+.PHONY: help demo test fuzz coverage lint format bench performance docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ format: $(DEV_READY)  ## Set up, and format the code
 
 bench: $(BENCH_READY)  ## Set up, and measure this project beside what people use instead (BENCH=client: one of them)
 	@$(BIN)/python tests/benchmarks $(BENCH)
+
+performance: $(BENCH_READY)  ## Measure everything, and write docs/performance.md of it (about 12 minutes)
+	@$(BIN)/python tests/benchmarks --json docs/performance.json
+	@$(BIN)/python docs/tools/performance.py
 
 docs: $(DEV_READY)  ## Set up, and build the documentation's site into site/
 	@$(BIN)/python docs/tools/build.py

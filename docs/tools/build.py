@@ -11,6 +11,7 @@ from typing import Final
 
 import check_site
 import generate
+import performance
 import plots
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ def main() -> int:
     """Build; return the exit status."""
     generate.main()
     plots.main()
+    performance.main()
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     built = subprocess.run(  # noqa: S603  # a fixed command
         command, cwd=ROOT, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
