@@ -104,7 +104,8 @@ PACKAGES: Final = (
     Package(
         "llm_config_resilience.simulation",
         "llm_config_resilience.simulation",
-        "Clients, servers, network and time simulated from a seed, to try a policy out.",
+        "Clients, servers, network and time simulated from a seed, to try a policy out. How to use it:\n"
+        "[simulate a policy](../how-to/simulate.md).",
         {
             "clients": "Running",
             "scenario": "Scenarios",

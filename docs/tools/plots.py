@@ -11,23 +11,33 @@ import io
 import random
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from llm_config_resilience import ManualClock, Pipeline, Retry, RetryBudget, RetryPolicy
+from llm_config_resilience import (
+    CacheFallback,
+    CircuitBreaker,
+    Failover,
+    ManualClock,
+    MemoryStore,
+    PerTarget,
+    Pipeline,
+    Retry,
+    RetryBudget,
+    RetryPolicy,
+    Timeout,
+)
+from llm_config_resilience.simulation import Outage, Run, Scenario, drawing, simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 IMAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "images"
 SEED: Final = 7
-SCHEMES: Final = {
-    "light": {"text": "#374151", "grid": "#e5e7eb", "good": "#0f766e", "bad": "#b45309"},
-    "dark": {"text": "#d1d5db", "grid": "#374151", "good": "#5eead4", "bad": "#fbbf24"},
-}
 
 # --- Figures ------------------------------------------------------------------------------------
 
@@ -82,10 +92,37 @@ def storm(budget: RetryBudget | None) -> list[int]:
     return counts
 
 
+#: The primary is away for a while, and in the middle of that its backup, too.
+TWO_SERVERS: Final = Scenario(
+    seconds=150.0,
+    clients=20,
+    servers=2,
+    faults=(Outage(20.0, 110.0, server=0), Outage(45.0, 75.0, server=1)),
+)
+
+
+def whole_stack(servers: tuple[str, ...]) -> Pipeline:
+    """Make what the client has by default, with shorter times, so that a few minutes show all of it."""
+    return Pipeline(
+        CacheFallback(MemoryStore(), key=lambda key: key, ttl=2.0, stale_if_error=3600.0),
+        Timeout(10.0),
+        Retry(),
+        Failover(servers, failback_after=10.0),
+        PerTarget(lambda server: CircuitBreaker(timeout=10.0, name=server)),
+        Timeout(5.0),
+    )
+
+
+@cache
+def outage() -> Run:
+    """Run the whole stack through both outages."""
+    return simulate(whole_stack, TWO_SERVERS, seed=SEED)
+
+
 # --- Drawing ------------------------------------------------------------------------------------
 
 
-def draw_backoff(axes: Any, colours: dict[str, str]) -> None:
+def draw_backoff(axes: Any, colours: Mapping[str, str]) -> None:
     """Draw when the retries of a thousand clients arrive."""
     times = [number * BIN_SECONDS for number in range(round(SHOWN_SECONDS / BIN_SECONDS))]
     axes.bar(times, arrivals("none"), BIN_SECONDS, align="edge", color=colours["bad"], label="without jitter")
@@ -94,7 +131,7 @@ def draw_backoff(axes: Any, colours: dict[str, str]) -> None:
     axes.set_ylabel("retries in 0.1 s")
 
 
-def draw_storm(axes: Any, colours: dict[str, str]) -> None:
+def draw_storm(axes: Any, colours: Mapping[str, str]) -> None:
     """Draw what a backend gets in an outage."""
     axes.axvspan(OUTAGE.start, OUTAGE.stop, color=colours["grid"], alpha=0.5, linewidth=0)
     axes.step(range(STORM_SECONDS), storm(None), where="post", color=colours["bad"], label="without a budget")
@@ -106,32 +143,29 @@ def draw_storm(axes: Any, colours: dict[str, str]) -> None:
     axes.set_ylabel("requests a second")
 
 
-PLOTS: Final[dict[str, Callable[[Any, dict[str, str]], None]]] = {
+def draw_outage(axes: Any, colours: Mapping[str, str]) -> None:
+    """Draw what cache, failover and breakers make of two outages."""
+    drawing.draw(outage(), axes, colours)
+
+
+PLOTS: Final[dict[str, Callable[[Any, Mapping[str, str]], None]]] = {
     "backoff": draw_backoff,
+    "outage": draw_outage,
     "storm": draw_storm,
+}
+LEGENDS: Final[dict[Callable[[Any, Mapping[str, str]], None], dict[str, Any]]] = {
+    draw_outage: {"loc": "upper left", "bbox_to_anchor": (0, -0.22), "ncols": 2, "fontsize": "small"},
 }
 
 
-def svg(draw: Callable[[Any, dict[str, str]], None], colours: dict[str, str]) -> str:
+def svg(draw: Callable[[Any, Mapping[str, str]], None], colours: Mapping[str, str]) -> str:
     """Draw a plot, the same bytes every time."""
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "llm-config-sdk",
-        "font.family": "sans-serif",
-        "text.color": colours["text"],
-        "axes.labelcolor": colours["text"],
-        "xtick.color": colours["text"],
-        "ytick.color": colours["text"],
-        "axes.edgecolor": colours["grid"],
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(7, 3), layout="tight")
+    with mpl.rc_context(drawing.settings(colours)):
+        figure = Figure(figsize=(7, 3.6 if draw in LEGENDS else 3), layout="tight")
         axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color=colours["grid"], linewidth=0.6)
-        axes.set_axisbelow(True)
+        drawing.prepare(axes, colours)
         draw(axes, colours)
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(frameon=False, **LEGENDS.get(draw, {"loc": "upper right"}))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
@@ -140,7 +174,7 @@ def svg(draw: Callable[[Any, dict[str, str]], None], colours: dict[str, str]) ->
 def plots() -> Iterator[tuple[Path, Callable[[], str]]]:
     """Name every picture, and how it is made."""
     for name, draw in PLOTS.items():
-        for scheme, colours in SCHEMES.items():
+        for scheme, colours in drawing.SCHEMES.items():
             yield (
                 IMAGES / f"{name}-{scheme}.svg",
                 lambda draw=draw, colours=colours: svg(draw, colours),

@@ -74,6 +74,13 @@ GOALS: Final[dict[str, Goal]] = {
     "hedge, slow endpoint": Goal(
         "p99 with a hedge, beside p99 without, when every answer of one endpoint is slow", "at most", 0.5
     ),
+    # --- 6: load in an outage ---
+    "amplification": Goal(
+        "Requests a call of one client with three attempts, while every call fails, breaker off",
+        "at most",
+        1.05,
+        unit="",
+    ),
     # --- 7: footprint ---
     "import": Goal(
         "Importing the SDK, beside the four libraries with one model and one settings class", "at most", 1.25

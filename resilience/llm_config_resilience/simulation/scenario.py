@@ -205,8 +205,8 @@ class Scenario:
     """
 
     name: str = ""
-    seconds: float = 180.0
-    clients: int = 100
+    seconds: float = 150.0
+    clients: int = 20
     rate: float = 1.0
     servers: int = 1
     service_time: Latency = Latency(0.01, 0.5)
@@ -256,13 +256,16 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario(name="calm"),
         Scenario(name="outage", faults=(Outage(30.0, 90.0),)),
         Scenario(name="hang", faults=(Outage(30.0, 90.0, way="hang"),)),
-        # Two thirds of what the server can do; with every call made three times it is twice as much.
+        # Two thirds of what the server can do; with every call made three times it is twice as much. What
+        # waits in line for longer than clients do is worked on in vain.
         Scenario(
             name="retry-storm",
-            workers=2,
-            queue=1000,
-            service_time=Latency(0.013, 0.2),
-            faults=(Outage(30.0, 60.0, way="error", warm_up=10.0),),
+            clients=5,
+            rate=4.0,
+            workers=1,
+            queue=200,
+            service_time=Latency(0.033, 0.2),
+            faults=(Slow(30.0, 60.0, 50.0),),
         ),
         Scenario(name="flapping", faults=_flapping()),
         Scenario(name="errors", faults=(Errors(30.0, 90.0, 0.1),)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from email.utils import formatdate
 from functools import partial
@@ -195,13 +194,12 @@ class Server:
         self._faults: list[Fault] = []
         self._missing = [fault for fault in scenario.faults if isinstance(fault, Missing)]
         self._warm_from = self._warm_until = 0.0
+        #: What a worker is at; there are never more of them than workers.
         self._open: dict[Exchange, None] = {}
-        #: When each worker is free, and when those that wait will begin.
-        self._free = [0.0] * scenario.workers
-        self._queue: deque[float] = deque()
+        self._queue: deque[Exchange] = deque()
 
     def receive(self, exchange: Exchange) -> None:
-        """Take a request, and say when it will be answered."""
+        """Take a request: a worker's, in line, or turned away."""
         now = self._loop.time()
         self._heard(exchange)
         for fault in self._faults:
@@ -212,22 +210,16 @@ class Server:
             if isinstance(fault, Outage):
                 self._network.lose(exchange)
                 return
-        while self._queue and self._queue[0] <= now:
-            self._queue.popleft()
-        start = max(now, self._free[0])
-        if start > now:
-            if len(self._queue) >= self._scenario.queue:
-                self._network.reply(exchange, ReplyError(_BUSY), now)
-                return
-            self._queue.append(start)
-        finish = start + self._service_time(now)
-        heapq.heapreplace(self._free, finish)
-        self._open[exchange] = None
-        self._loop.call_at(finish, self._finish, exchange)
+        if self._network.is_calm or len(self._open) < self._scenario.workers:
+            self._work_on(exchange)
+        elif len(self._queue) < self._scenario.queue:
+            self._queue.append(exchange)
+        else:
+            self._network.reply(exchange, ReplyError(_BUSY), now)
 
     def clear(self) -> None:
-        """Have nobody wait any more, and be warm."""
-        self._free = [self._loop.time()] * self._scenario.workers
+        """Forget whoever waits, and be warm."""
+        self._open.clear()
         self._queue.clear()
         self._warm_until = 0.0
 
@@ -244,10 +236,17 @@ class Server:
             self._warm_from = self._loop.time()
             self._warm_until = self._warm_from + fault.warm_up
 
+    def _work_on(self, exchange: Exchange) -> None:
+        self._open[exchange] = None
+        now = self._loop.time()
+        self._loop.call_at(now + self._service_time(now), self._finish, exchange)
+
     def _finish(self, exchange: Exchange) -> None:
         if exchange not in self._open:
             return  # it was torn down
         del self._open[exchange]
+        if self._queue:
+            self._work_on(self._queue.popleft())
         now = self._loop.time()
         outcome: Reply | Exception = Reply(exchange.key, now, self.name)
         if any(f.start <= now < f.end and exchange.key == key_name(f.key) for f in self._missing):
@@ -256,12 +255,11 @@ class Server:
 
     def _go_down(self, *, torn: bool) -> None:
         now = self._loop.time()
-        for exchange in self._open:
+        for exchange in (*self._open, *self._queue):
             if torn:
                 self._network.reply(exchange, ConnectionResetError("connection reset"), now)
             else:
                 self._network.lose(exchange)
-        self._open.clear()
         self.clear()
 
     def _trouble(self, fault: Fault) -> Exception | None:

@@ -14,6 +14,7 @@ from llm_config_sdk.cli.doctor import doctor
 from llm_config_sdk.cli.exits import Exit, exits_help
 from llm_config_sdk.cli.output import survive_any_stream, write_line, write_note
 from llm_config_sdk.cli.serve import serve
+from llm_config_sdk.cli.simulate import simulate
 from llm_config_sdk.cli.transfer import export, import_
 from llm_config_sdk.cli.watch import watch
 
@@ -56,6 +57,7 @@ app.command("health")(commands.health)
 app.command("doctor")(doctor)
 app.command("explain")(explain.explain)
 app.command("demo")(demo)
+app.command("simulate")(simulate)
 app.command(
     "serve",
     add_help_option=False,
