@@ -18,6 +18,7 @@ from llm_config_resilience import (
     Pipeline,
     RatioBudget,
     Retry,
+    RetryBudget,
     RetryPolicy,
     Timeout,
     retriable,
@@ -27,6 +28,7 @@ from llm_config_resilience.simulation import Latency, Outage, Scenario, Slow, si
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from llm_config_resilience import Budget, Strategy
     from llm_config_resilience.simulation import Policy, Run
 
 SEED: Final = 7
@@ -40,10 +42,10 @@ ONE_CLIENT: Final = Scenario(
     name="one client", clients=1, rate=100.0, seconds=60.0, faults=(Outage(0.0, 60.0, way="error"),)
 )
 FLEET: Final = 10_000  # clients, that call now and then
-FLEET_RATE: Final = 0.1  # calls a second that each makes
+FLEET_RATE: Final = 0.05  # calls a second that each makes
 BUSY: Final = 100  # clients, that call a lot
 BUSY_RATE: Final = 2.0
-QUICK: Final = 100  # of the fleet, in a run that only sees whether it runs
+QUICK: Final = 5  # clients in place of each, in a run that only sees whether it runs
 LOAD_OF_A_WORKER: Final = 62.5  # calls a second that there is one for
 HEADROOM: Final = 1.5  # what the server can do, beside what it is usually asked for
 WAITING: Final = 10.0  # seconds of such usual load that may wait in line: far more than anybody waits for
@@ -69,14 +71,18 @@ def fleet(clients: int, rate: float) -> Scenario:
 # --- Policies ---------------------------------------------------------------------------------------
 
 
-def ours(*layers: Callable[[], Any], **options: Any) -> Policy:
-    """Make pipelines of a deadline, a retry, these layers, and a limit for each attempt."""
+def ours(budget: Callable[[], Budget | None], *guards: Callable[[], Strategy]) -> Policy:
+    """Make pipelines of a deadline, a retry with a budget, these guards, and a limit for each attempt."""
 
     def policy() -> Pipeline:
-        made = [layer() for layer in layers]
-        return Pipeline(Timeout(DEADLINE), Retry(POLICY, **options), *made, Timeout(ATTEMPT))
+        made = [guard() for guard in guards]
+        return Pipeline(Timeout(DEADLINE), Retry(POLICY, budget=budget()), *made, Timeout(ATTEMPT))
 
     return policy
+
+
+def unlimited() -> None:
+    """Make no budget."""
 
 
 def once() -> Pipeline:
@@ -110,11 +116,11 @@ IN_A_FLEET: Final = ("one attempt", "tenacity", "no budget", DEFAULT, "refund bu
 POLICIES: Final[Mapping[str, Policy]] = {
     "one attempt": once,
     "tenacity": with_tenacity,
-    "no budget": ours(budget=None),
-    "ratio budget": lambda: ours(budget=RatioBudget())(),
-    DEFAULT: ours(),
-    "no budget, breaker": ours(CircuitBreaker, budget=None),
-    "refund budget, breaker": ours(CircuitBreaker),
+    "no budget": ours(unlimited),
+    "ratio budget": ours(RatioBudget),
+    DEFAULT: ours(RetryBudget),
+    "no budget, breaker": ours(unlimited, CircuitBreaker),
+    "refund budget, breaker": ours(RetryBudget, CircuitBreaker),
 }
 
 
@@ -142,12 +148,12 @@ def table(name: str, title: str, scenario: Scenario, policies: Sequence[str], no
 
 def measure(*, quick: bool = False) -> Report:
     """Run the simulations."""
-    clients = QUICK if quick else FLEET
+    clients, many_calls = (QUICK, QUICK) if quick else (FLEET, BUSY)
     slow = "While it is slow. A policy without a time to recover had not recovered 90 seconds later."
     one = table(
         "one client",
         "One client, 100 calls a second, a minute in which every call fails",
-        ONE_CLIENT,
+        ONE_CLIENT.with_options(seconds=5.0) if quick else ONE_CLIENT,
         list(POLICIES),
         "Three attempts each.",
     )
@@ -160,8 +166,8 @@ def measure(*, quick: bool = False) -> Report:
     )
     busy = table(
         "busy",
-        f"{BUSY} clients, {BUSY * BUSY_RATE:.0f} calls a second, the same",
-        fleet(BUSY, BUSY_RATE),
+        f"{many_calls} clients, {many_calls * BUSY_RATE:.0f} calls a second, the same",
+        fleet(many_calls, BUSY_RATE),
         IN_A_FLEET,
         slow,
     )

@@ -21,6 +21,7 @@ PEERS = {
     "throughput": ("httpx", "httpx2"),
     "growth": (),
     "faults": ("httpx", "pybreaker", "tenacity"),
+    "outage": ("tenacity",),
     "footprint": ("cachetools", "httpx2", "memray", "tenacity"),
     "server": ("pytest_httpserver",),
 }
@@ -35,6 +36,7 @@ TABLES = {
     "throughput": {f"{name}{cpu}" for name in ("async", "threads", "slow") for cpu in ("", " cpu")},
     "growth": {"entries", "endpoints"},
     "faults": {"errors", "slow answers", "slow endpoint", "failover", "timeline"},
+    "outage": {"one client", "fleet", "busy"},
     "footprint": {"import", "memory", "allocations"},
     "server": {"life", "start", "answers"},
 }
