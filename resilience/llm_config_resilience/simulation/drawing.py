@@ -135,8 +135,9 @@ def save(run: Run, path: str | PathLike[str], *, scheme: Scheme = "light") -> No
     import matplotlib as mpl  # noqa: PLC0415 - an extra
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra
 
+    plots: Any = mpl  # its types are partly unknown
     colours = SCHEMES[scheme]
-    with mpl.rc_context(settings(colours)):
+    with plots.rc_context(settings(colours)):
         figure = Figure(figsize=_INCHES, layout="tight")
         axes = figure.add_subplot()
         prepare(axes, colours)
