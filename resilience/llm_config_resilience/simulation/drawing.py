@@ -138,7 +138,7 @@ def save(run: Run, path: str | PathLike[str], *, scheme: Scheme = "light") -> No
     plots: Any = mpl  # its types are partly unknown
     colours = SCHEMES[scheme]
     with plots.rc_context(settings(colours)):
-        figure = Figure(figsize=_INCHES, layout="tight")
+        figure: Any = Figure(figsize=_INCHES, layout="tight")
         axes = figure.add_subplot()
         prepare(axes, colours)
         draw(run, axes, colours)
