@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from llm_config_resilience.locks import new_lock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,12 +15,15 @@ class Gate:
     """Opened once, from any thread or event loop; stays open.
 
     A strategy makes one for each call that has to wait and returns it in a `Park`.
+
+    Args:
+        outlives_calls: Whether it stays for longer than a call, so that a forked child may use it, too.
     """
 
     __slots__ = ("_lock", "_open", "_wakers")
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, *, outlives_calls: bool = False) -> None:
+        self._lock = new_lock() if outlives_calls else threading.Lock()
         self._open = False
         self._wakers: list[Callable[[], object]] = []
 

@@ -225,7 +225,7 @@ class Core:
         self._parent: Core | None = None
         self._closed = False
         self._on_snapshot = False  # whether the last answer was a snapshot's: told once, not at every read
-        self.closing: Gate = Gate()
+        self.closing: Gate = Gate(outlives_calls=True)
         self.watchers: Background = Background(max_threads=_MAX_WATCHERS, max_jobs=_MAX_WATCHERS)
 
     def with_options(
@@ -241,7 +241,7 @@ class Core:
         self.check_open()
         twin = copy.copy(self)
         twin._parent = self  # noqa: SLF001  # a copy of this very class
-        twin.closing = Gate()
+        twin.closing = Gate(outlives_calls=True)
         self.closing.watch(twin.closing.open)
         if timeout is not None:
             twin.timeout = self.timeout_for(timeout)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 import platformdirs
 
 from llm_config_resilience import Entry
+from llm_config_resilience.locks import new_lock
 from llm_config_sdk.cache import Fetched
 from llm_config_sdk.entries import ConfigEntry, Provenance, json_object
 from llm_config_sdk.sealing import EncryptionKey, EntrySeal
@@ -122,7 +123,7 @@ class SnapshotStore:
         self._origin = origin
         self._seal = EntrySeal(policy.encryption_key if policy is not None else None)
         self.path: Path | None = Path(policy.path or default_path(origin)) if policy is not None else None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._wake = threading.Condition(self._lock)
         self._writer: threading.Thread | None = None
         self._dirty = False

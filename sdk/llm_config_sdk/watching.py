@@ -134,7 +134,7 @@ class Watch:
         self._tracker = tracker
         self._poll = poll
         self._clock = clock
-        self._closing = Gate()
+        self._closing = Gate(outlives_calls=True)
         self._pending: list[Change] = []
         self._polled = False
         closing.watch(self._closing.open)
@@ -181,7 +181,7 @@ class AsyncWatch:
         self._tracker = tracker
         self._poll = poll
         self._clock = clock
-        self._closing = Gate()
+        self._closing = Gate(outlives_calls=True)
         self._pending: list[Change] = []
         self._polled = False
         closing.watch(self._closing.open)

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from llm_config_resilience import (
+    Bulkhead,
     CacheFallback,
     CircuitBreaker,
     Detach,
@@ -20,11 +21,15 @@ from llm_config_resilience import (
     Retry,
     RetryPolicy,
     Return,
+    SingleFlight,
     Strategy,
+    Timeout,
     engine,
 )
 from llm_config_resilience.context import current_context
 from llm_config_resilience.locks import new_lock
+
+PATIENCE = 30  # seconds
 
 
 @pytest.fixture(autouse=True)
@@ -269,3 +274,53 @@ def test_a_forked_child_goes_on_with_the_cache_and_the_circuit_it_inherited(cloc
     pipeline.call(lambda: "kept")
     breaker.force_open()
     assert in_a_child(lambda: pipeline.call(int) == "kept" and breaker.state == "open") == 0
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        SingleFlight("key"),
+        Bulkhead(1, max_queue=1),
+        CacheFallback(MemoryStore(), key="key", ttl=0, stale_while_revalidate=9),
+    ],
+    ids=lambda strategy: strategy.role,
+)
+def test_a_forked_child_does_not_wait_for_calls_of_its_parents_threads(strategy):
+    begun, leave = threading.Event(), threading.Event()
+    pipeline = Pipeline(Timeout(PATIENCE), strategy)
+
+    def hold():
+        begun.set()
+        leave.wait()
+
+    def check():
+        ran = []
+        pipeline.call(lambda: ran.append("in the child"))
+        return pipeline.drain(timeout=PATIENCE) and ran == ["in the child"]
+
+    if isinstance(strategy, CacheFallback):
+        pipeline.call(int)  # what is renewed is there
+    thread = threading.Thread(target=pipeline.call, args=[hold])
+    thread.start()
+    try:
+        assert begun.wait(PATIENCE)
+        assert in_a_child(check) == 0
+    finally:
+        leave.set()
+        thread.join()
+    assert pipeline.drain(timeout=PATIENCE)
+
+
+@needs_fork
+@pytest.mark.parametrize("strategy", [SingleFlight("key"), Bulkhead(1)], ids=lambda strategy: strategy.role)
+def test_a_child_forked_within_a_call_may_end_it_and_make_another(strategy):
+    pipeline, children, is_well = Pipeline(strategy), [], False
+    try:
+        pipeline.call(lambda: children.append(os.fork()))
+        is_well = pipeline.call(int) == 0
+    finally:
+        if children == [0]:  # nothing of pytest's may run in here
+            os._exit(0 if is_well else 1)
+    _, status = os.waitpid(children[0], 0)
+    assert (is_well, status) == (True, 0)

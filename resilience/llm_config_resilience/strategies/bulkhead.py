@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llm_config_resilience.directives import Directive, Park, Raise
 from llm_config_resilience.errors import BulkheadFullError
 from llm_config_resilience.gate import Gate
-from llm_config_resilience.locks import new_lock
+from llm_config_resilience.locks import new_lock, renew_in_child
 from llm_config_resilience.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -21,12 +21,9 @@ _LAST_MOMENT = 0.001
 
 
 class _Place:
-    """What a call holds that may run. They are all alike."""
+    """What a call holds that may run. Those of a process are all alike, and are no good in another one."""
 
     __slots__ = ()
-
-
-_PLACE = _Place()
 
 
 class _Waiter:
@@ -62,10 +59,15 @@ class Bulkhead(Strategy):
         self.name = name
         self._max_concurrent = max_concurrent
         self._max_queue = max_queue
-        # Taking from a list and putting back are atomic: no lock while there is room.
-        self._free = [_PLACE] * max_concurrent
-        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._lock = new_lock()
+        self._begin()
+        renew_in_child(self)
+
+    def _begin(self) -> None:
+        self._place = _Place()
+        # Taking from a list and putting back are atomic: no lock while there is room.
+        self._free = [self._place] * self._max_concurrent
+        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"Bulkhead({self.running} of {self._max_concurrent} running, {self.waiting} waiting)"
@@ -93,10 +95,10 @@ class Bulkhead(Strategy):
     def succeeded(self, ctx: Context, at: int, value: Any) -> None:
         """Give the place back."""
         del value
-        if ctx.slots[at] is not _PLACE:
+        if ctx.slots[at] is not self._place:
             return
         ctx.slots[at] = None
-        self._free.append(_PLACE)
+        self._free.append(self._place)
         if self._queue:
             self._pass_on()
 
@@ -111,14 +113,20 @@ class Bulkhead(Strategy):
         if held is None:
             return
         ctx.slots[at] = None
-        if held is not _PLACE:
+        if held is not self._place:
+            if isinstance(held, _Place):
+                return  # it was the parent process's
             with self._lock:
                 if not held.admitted:
-                    del self._queue[held]
+                    self._queue.pop(held, None)
                     return
-        self._free.append(_PLACE)
+        self._free.append(self._place)
         if self._queue:
             self._pass_on()
+
+    def renew_after_fork(self) -> None:
+        """In a forked child, free every place: those who hold one are in the parent."""
+        self._begin()
 
     def describe(self) -> dict[str, Any]:
         """Show the limits."""
@@ -156,7 +164,7 @@ class Bulkhead(Strategy):
             waiter.gate.open()
 
     def _enter(self, ctx: Context, at: int) -> None:
-        ctx.slots[at] = _PLACE
+        ctx.slots[at] = self._place
 
     def _give_up(self, ctx: Context, at: int, _error: Exception) -> Directive:
         self.released(ctx, at)

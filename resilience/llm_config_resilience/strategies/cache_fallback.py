@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_config_resilience.directives import Call, Detach, Directive, Return
 from llm_config_resilience.errors import without_frames
-from llm_config_resilience.locks import new_lock
+from llm_config_resilience.locks import new_lock, renew_in_child
 from llm_config_resilience.stores.memory import MemoryStore
 from llm_config_resilience.stores.store import Entry, Generational
 from llm_config_resilience.strategies.conditions import matcher, unavailable
@@ -124,6 +124,7 @@ class CacheFallback(Strategy):
         self._negatives = MemoryStore()
         self._lock = new_lock()
         self._refreshing: set[Any] = set()
+        renew_in_child(self)
 
     def reconfigure(self, **changes: Any) -> None:
         """Change times and keep the entries, which are judged by the new ones.
@@ -205,6 +206,10 @@ class CacheFallback(Strategy):
         """Let another call renew the entry."""
         if ctx.slots[at] is not None:
             self._refreshed(ctx.slots[at])
+
+    def renew_after_fork(self) -> None:
+        """In a forked child, renew what the parent was renewing: its threads are not here."""
+        self._refreshing = set()
 
     def describe(self) -> dict[str, Any]:
         """Show store and times."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llm_config_resilience.clock import in_trio
 from llm_config_resilience.directives import Directive, Park, Raise, Return
 from llm_config_resilience.gate import Gate
-from llm_config_resilience.locks import new_lock
+from llm_config_resilience.locks import new_lock, renew_in_child
 from llm_config_resilience.strategies.cache_fallback import typed
 from llm_config_resilience.strategies.strategy import Strategy
 
@@ -73,6 +73,7 @@ class SingleFlight(Strategy):
         self._key = key
         self._flights: dict[Any, _Flight] = {}
         self._lock = new_lock()
+        renew_in_child(self)
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -127,19 +128,28 @@ class SingleFlight(Strategy):
                 flight.waiting.pop(seat, None)
                 return
             if not flight.waiting:
-                del self._flights[flight.key]
+                self._end(flight)
                 return
             heir, _ = flight.waiting.popitem(last=False)
             heir.leads = True
         heir.gate.open()
 
+    def renew_after_fork(self) -> None:
+        """In a forked child, wait for no flight of the parent's: its leader is not here."""
+        self._flights = {}
+
     def describe(self) -> dict[str, Any]:
         """Show what the key is made of."""
         return {"key": self._key}
 
+    def _end(self, flight: _Flight) -> None:
+        """Let the next caller begin one, where nobody has. The lock is held."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
     def _land(self, ctx: Context, flight: _Flight, value: Any, error: Exception | None) -> None:
         with self._lock:
-            del self._flights[flight.key]
+            self._end(flight)
             waiting = flight.waiting
             flight.waiting = OrderedDict()
         if waiting:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_resilience import SystemClock
+from llm_config_resilience.locks import new_lock
 from llm_config_sdk.errors import LLMConfigError, one_line
 from llm_config_sdk.observability.events import Observer
 from llm_config_sdk.observability.families import code_of, error_type
@@ -96,7 +96,7 @@ class ErrorAggregator(Observer):
             raise ValueError("max_groups must be 1 or more")
         self._max_groups = max_groups
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._groups: OrderedDict[_Key, ErrorStats] = OrderedDict()
         self._dropped = 0
 

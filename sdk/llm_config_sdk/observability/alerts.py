@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from llm_config_resilience import SystemClock
+from llm_config_resilience.locks import new_lock
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.observability.events import Observer
 from llm_config_sdk.observability.families import code_of
@@ -129,7 +129,7 @@ class AlertMonitor(Observer):
         self.rules: AlertRules = rules if rules is not None else AlertRules()
         self._callbacks = callbacks
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._slots: deque[_Counts] = deque()
         self._total = _Counts(0)
         self._next_look = 0.0

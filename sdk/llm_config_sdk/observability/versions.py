@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
+
+from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
     from llm_config_sdk.observability.events import CallEvent
@@ -27,7 +28,7 @@ class VersionWatch:
 
     def __init__(self, capacity: int = _ENTRIES_REMEMBERED) -> None:
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._seen: OrderedDict[_Key, tuple[int, float]] = OrderedDict()
 
     def check(self, event: CallEvent) -> str | None:
