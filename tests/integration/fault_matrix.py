@@ -1,4 +1,4 @@
-"""What a client does when the wire breaks, as a table: a fault is a row, an operation a column, rules the rest.
+"""What a client does when the wire breaks, as a table: faults are rows, operations columns, rules the rest.
 
 A cell says which error a caller gets, after how many attempts, and how many requests the server saw. None of
 that is written down cell by cell: `expect` derives it from what the fault does to a request, and from whether
@@ -7,7 +7,6 @@ the operation may be repeated.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import product
@@ -50,6 +49,7 @@ from llm_config_sdk import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
 
     from client_faces import Driver
     from llm_config_mock_server import Step
@@ -170,9 +170,7 @@ FAULTS: tuple[Fault, ...] = (
     _step(truncate(keep=5), Effect.LOST, of_body=True),
     _step(truncate(head=20), Effect.LOST),
     _step(garbage(), Effect.LOST),
-    Fault(
-        "stale on reuse", Effect.LOST, _go_stale_on_reuse, is_seen=False, spans=(False,), needs_kept=True
-    ),
+    Fault("stale on reuse", Effect.LOST, _go_stale_on_reuse, is_seen=False, spans=(False,), needs_kept=True),
     _step(hang(), Effect.SLOW),
     _step(stall(keep=5), Effect.SLOW, of_body=True),
     _step(drip(_SLOWLY, part="head"), Effect.SLOW),
@@ -369,7 +367,7 @@ class Cell:
 
     @property
     def is_claimed(self) -> bool:
-        """Whether the client promises anything: the deadline of an injected sync client begins at the body."""
+        """Whether the client promises it: an injected sync client keeps no deadline before the body."""
         drips_its_head = self.fault.name in {"drip of the head", "drip of head and body"}
         return not (drips_its_head and self.face.startswith("sync, injected"))
 

@@ -1,12 +1,11 @@
-"""What a process holds: descriptors, threads, tasks, and a client's permits. A test compares before and after."""
+"""What a process holds: descriptors, threads, tasks, a client's slots: to be compared before and after."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +34,9 @@ def wait_until(is_so: Callable[[], object], seconds: float = PATIENCE) -> bool:
 def open_files() -> Counter[str]:
     """Count the descriptors of this process by kind; sockets have numbers that never come again."""
     found: Counter[str] = Counter()
-    for name in os.listdir(_OPEN_FILES):
-        try:
-            target = os.readlink(_OPEN_FILES / name)
-        except OSError:  # the one that lists them, or one that another thread closed
-            continue
-        found[target.partition(":[")[0]] += 1
+    for held in _OPEN_FILES.iterdir():
+        with suppress(OSError):  # the one that lists them, or one that another thread closed
+            found[str(held.readlink()).partition(":[")[0]] += 1
     return found
 
 
@@ -64,12 +60,15 @@ def tasks(face: Face) -> int:
 def busy(client: Any) -> str:
     """Say what of a client's connections is still in use although no call is; empty if nothing is."""
     transport = client._transport
-    if hasattr(transport, "_pools"):
-        pools = list(transport._pools.values())
-        taken = sum(transport._limit - pool._free for pool in pools)
-        queued = sum(len(pool._queue) for pool in pools)
-        return f"{taken} permits, {queued} in the queue" if taken or queued else ""
-    pool = transport._client._transport._pool
-    in_use = [connection for connection in pool.connections if not connection.is_idle()]
-    waiting = getattr(pool, "_requests", [])
-    return f"connections {in_use}, requests {waiting}" if in_use or waiting else ""
+    slots = list(transport._pools.values())
+    taken, queued = (
+        sum(transport._limit - each._free for each in slots),
+        sum(len(each._queue) for each in slots),
+    )
+    found = f"{taken} slots, {queued} in line" if taken or queued else ""
+    if hasattr(transport, "_client"):  # a caller's own, whose pool keeps its own account
+        pool = transport._client._transport._pool
+        in_use = [connection for connection in pool.connections if not connection.is_idle()]
+        if in_use or pool._requests:
+            found += f" connections {in_use}, requests {pool._requests}"
+    return found

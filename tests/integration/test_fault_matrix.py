@@ -32,19 +32,18 @@ def play(cell: Cell, attempt: float) -> matrix.Expected:
     """Make the call of a cell, and say what became of it."""
     with ExitStack() as servers:
         stage = matrix.stage_for(cell, servers)
-        with nothing_left_behind():
-            with ExitStack() as stack:
-                face = Face(cell.face, stack)
-                running = tasks(face)
-                client = matrix.connect(face, cell, stage, attempt)
-                matrix.begin(client, cell, stage)
-                came = call(client, cell, stage)
-                check_effect(cell, stage, came)
-                assert busy(client.client) == ""
-                matrix.heal(stage)
-                client.list_configs(matrix.NAMESPACE)  # it works again
-                client.close()
-                assert wait_until(lambda: tasks(face) == running)
+        with nothing_left_behind(), ExitStack() as stack:
+            face = Face(cell.face, stack)
+            running = tasks(face)
+            client = matrix.connect(face, cell, stage, attempt)
+            matrix.begin(client, cell, stage)
+            came = call(client, cell, stage)
+            check_effect(cell, stage, came)
+            assert busy(client.client) == ""
+            matrix.heal(stage)
+            client.list_configs(matrix.NAMESPACE)  # it works again
+            client.close()
+            assert wait_until(lambda: tasks(face) == running)
     return came
 
 
@@ -104,9 +103,7 @@ def test_the_covering_part_has_every_pair():
 
     axes = ("fault", "operation", "face", "profile")
     for one, two in combinations(axes, 2):
-        pairs = {
-            (value(cell, one), value(cell, two)) for cell in matrix.everything()
-        }
+        pairs = {(value(cell, one), value(cell, two)) for cell in matrix.everything()}
         covered = {(value(cell, one), value(cell, two)) for cell in matrix.covering()}
         assert covered == pairs, (one, two)
 

@@ -11,7 +11,7 @@ import pytest
 from llm_config_mock_server import drip, hang, latency, stall
 from llm_config_resilience import RetryPolicy, SystemClock
 from llm_config_sdk import ConfigClient, RequestTimeoutError, ResiliencePolicy, policy
-from llm_config_sdk.transport.stack import _running_loop
+from llm_config_sdk.transport.slots import running_loop
 
 DEADLINE = 0.1  # seconds
 AMPLE = 3.0  # seconds: a hundred times what is expected, and below every fault's own end
@@ -106,7 +106,7 @@ def test_a_call_waits_in_line_no_longer_than_its_deadline_and_blames_no_endpoint
 
 
 async def _own_pool(transport):
-    return transport._pool_of(_running_loop())
+    return transport._pool_of(running_loop())
 
 
 def test_a_client_that_is_unauthorized_fails_at_once(server):

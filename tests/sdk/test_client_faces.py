@@ -119,7 +119,7 @@ def plain(cls, name):
         text = text.replace(old, new)
     return (
         text.replace("AnyIOBackend", "SyncBackend")
-        .replace("_running_loop()", "self")
+        .replace("running_loop()", "self")
         .replace("anyio.Event", "threading.Event")
         .replace("many.at_once", "many.one_by_one")
     )

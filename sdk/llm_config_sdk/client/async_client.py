@@ -153,7 +153,7 @@ class AsyncConfigClient:
                 trust_env=trust_env,
             )
             if http_client is None
-            else AsyncInjectedTransport(http_client)
+            else AsyncInjectedTransport(http_client, max_in_flight=max_in_flight)
         )
 
     def __repr__(self) -> str:

@@ -153,7 +153,7 @@ class ConfigClient:
                 trust_env=trust_env,
             )
             if http_client is None
-            else InjectedTransport(http_client)
+            else InjectedTransport(http_client, max_in_flight=max_in_flight)
         )
 
     def __repr__(self) -> str:

@@ -3,7 +3,8 @@
 from llm_config_sdk.transport.exchange import AsyncTransport, Endpoint, Transport, WireRequest
 from llm_config_sdk.transport.injected import AsyncInjectedTransport, InjectedTransport
 from llm_config_sdk.transport.mapping import waited_in_line
-from llm_config_sdk.transport.stack import MAX_IN_FLIGHT, AsyncStackTransport, Family, StackTransport
+from llm_config_sdk.transport.slots import MAX_IN_FLIGHT
+from llm_config_sdk.transport.stack import AsyncStackTransport, Family, StackTransport
 from llm_config_sdk.transport.tls import ClientCertificate, TlsVersion, Verification, ssl_context
 
 __all__ = [

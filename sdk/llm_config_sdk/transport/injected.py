@@ -3,12 +3,18 @@
 It is used through `send` alone, so its proxies, certificates, event hooks and mounted transports all work.
 Its deadline is checked between the chunks of a body: a server that drips its *headers* can hold it longer,
 for that is read inside the client.
+
+Who has to wait for a connection waits here, in order, and not in the client's own pool: httpcore 1.0's loses
+a connection for good when a request is cancelled that it was just given to, and its time grows with the
+square of those who wait.
 """
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -16,12 +22,19 @@ from llm_config_sdk.decoding import Reply
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, WireRequest
 from llm_config_sdk.transport.mapping import made_safe, map_error
+from llm_config_sdk.transport.slots import MAX_IN_FLIGHT, Line, Slots, running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_LEAST_TIMEOUT: Final = 0.001  # seconds
 
 
-class _Injected:
+class _Injected(Line[Slots]):
     """What the two have in common."""
 
-    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+    def __init__(self, client: Any, *, max_in_flight: int, max_response_bytes: int) -> None:
+        super().__init__(min(max_in_flight, _most_connections(client)), Slots)
         self._client = client
         self._max_response_bytes = max_response_bytes
 
@@ -30,18 +43,43 @@ class _Injected:
 
 
 class InjectedTransport(_Injected):
-    """Sends through an `httpx.Client` or `httpx2.Client`, which stays the caller's to close."""
+    """Sends through an `httpx.Client` or `httpx2.Client`, which stays the caller's to close.
 
-    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+    Args:
+        client: The client.
+        max_in_flight: Exchanges at once, and never more than the client has connections.
+        max_response_bytes: Bytes of a body, on the wire and after decompression.
+
+    Raises:
+        InvalidRequestError: One of them cannot be used.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
         if not hasattr(client, "send") or not hasattr(client, "build_request") or hasattr(client, "aclose"):
             raise InvalidRequestError(
                 f"http_client must be an httpx.Client or httpx2.Client, not {type(client).__name__}"
             )
-        super().__init__(client, max_response_bytes=max_response_bytes)
+        super().__init__(client, max_in_flight=max_in_flight, max_response_bytes=max_response_bytes)
 
     def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
         give_up_at = None if timeout is None else time.monotonic() + timeout
+        pool = self._pool_of(self)
+        waiter = pool.take(threading.Event)
+        if waiter is not None:
+            self._wait(pool, waiter, request.endpoint, timeout)
+        try:
+            return self._exchange(request, _left(give_up_at), give_up_at)
+        finally:
+            pool.give_back()
+
+    def _exchange(self, request: WireRequest, timeout: float | None, give_up_at: float | None) -> Reply:
         reader: ReplyReader | None = None
         try:
             response = self._client.send(_build(self._client, request, timeout), **_options(request))
@@ -70,17 +108,34 @@ class InjectedTransport(_Injected):
 
 
 class AsyncInjectedTransport(_Injected):
-    """Sends through an `httpx.AsyncClient` or `httpx2.AsyncClient`, which stays the caller's to close."""
+    """Sends through an `httpx.AsyncClient` or `httpx2.AsyncClient`. Arguments as `InjectedTransport`."""
 
-    def __init__(self, client: Any, *, max_response_bytes: int = MAX_RESPONSE_BYTES) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> None:
         if not all(hasattr(client, name) for name in ("send", "build_request", "aclose")):
             raise InvalidRequestError(
                 f"http_client must be an httpx.AsyncClient or httpx2.AsyncClient, not {type(client).__name__}"
             )
-        super().__init__(client, max_response_bytes=max_response_bytes)
+        super().__init__(client, max_in_flight=max_in_flight, max_response_bytes=max_response_bytes)
 
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
+        give_up_at = None if timeout is None else time.monotonic() + timeout
+        pool = self._pool_of(running_loop())
+        waiter = pool.take(anyio.Event)
+        if waiter is not None:
+            await self._wait_async(pool, waiter, request.endpoint, timeout)
+        try:
+            return await _apart(self._exchange, request, _left(give_up_at))
+        finally:
+            pool.give_back()
+
+    async def _exchange(self, request: WireRequest, timeout: float | None) -> Reply:
         reader: ReplyReader | None = None
         try:
             with anyio.fail_after(timeout):
@@ -108,6 +163,47 @@ class AsyncInjectedTransport(_Injected):
 
     async def aclose(self) -> None:
         """Leave the client open: it is the caller's."""
+
+
+async def _apart(
+    exchange: Callable[[WireRequest, float | None], Awaitable[Reply]],
+    request: WireRequest,
+    timeout: float | None,
+) -> Reply:
+    """Make an exchange in a task of its own, so that asyncio's cancellations reach it as anyio's do.
+
+    httpcore shields what may not be left half done from anyio's alone: those of `asyncio.timeout` and
+    `Task.cancel` go through the shield, and leave a connection behind that nobody can use.
+    """
+    ended: list[Reply | Exception] = []
+
+    async def run() -> None:
+        try:
+            ended.append(await exchange(request, timeout))
+        except Exception as error:  # noqa: BLE001  # it is raised where the caller waits, and in no group
+            ended.append(error)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+    outcome = ended.pop()
+    if isinstance(outcome, Exception):
+        try:
+            raise outcome
+        finally:
+            del outcome
+    return outcome
+
+
+def _most_connections(client: Any) -> int:
+    """How many connections a client may have at once, where it has such a bound and it can be told."""
+    pool = getattr(getattr(client, "_transport", None), "_pool", None)
+    most: object = getattr(pool, "_max_connections", None)
+    return most if isinstance(most, int) and most > 0 else sys.maxsize
+
+
+def _left(give_up_at: float | None) -> float | None:
+    """Seconds that are left; 0 would mean not to wait at all."""
+    return None if give_up_at is None else max(give_up_at - time.monotonic(), _LEAST_TIMEOUT)
 
 
 def _read_already(response: Any) -> Reply:

@@ -9,42 +9,37 @@ Both transports are `httpx` transports too, so that one can be mounted in an `ht
 
 from __future__ import annotations
 
-import asyncio
 import importlib
-import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.request import getproxies_environment
-from weakref import WeakKeyDictionary
 
 import anyio
 import httpx
 
-from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
+from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
 from llm_config_sdk.transport.connection import AsyncConnection, Connection, Deadline, Route
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, WireRequest
-from llm_config_sdk.transport.mapping import IN_LINE, made_safe, map_error
+from llm_config_sdk.transport.mapping import made_safe, map_error
 from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
-from llm_config_sdk.transport.pool import Pool, Waiter
+from llm_config_sdk.transport.pool import Pool
 from llm_config_sdk.transport.proxies import proxy_for
+from llm_config_sdk.transport.slots import MAX_IN_FLIGHT, Line, running_loop
 from llm_config_sdk.transport.tls import Verification, ssl_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import MutableMapping
 
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.transport.exchange import Endpoint
 
 Family = Literal["httpx", "httpx2"]
 
-MAX_IN_FLIGHT: Final = 100  # requests; throughput is flat from 8 to 200 against a quick server
 KEEPALIVE_EXPIRY: Final = 15.0  # seconds; below the idle timeouts that common proxies have (60 s and more)
 _CORES: Final = {"httpx": "httpcore", "httpx2": "httpcore2"}
 
 
-class _Stack:
+class _Stack(Line[Pool[Any]]):
     """What the sync and the async stack have in common: everything but waiting for the wire."""
 
     def __init__(
@@ -57,10 +52,8 @@ class _Stack:
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         trust_env: bool = True,
     ) -> None:
-        if max_in_flight < 1:
-            raise InvalidRequestError(f"max_in_flight must be at least 1, not {max_in_flight!r}")
+        super().__init__(max_in_flight, Pool[Any])
         self._core = _import_core(family)
-        self._limit = max_in_flight
         self._keepalive_expiry = keepalive_expiry
         known = ssl_context(verify)
         self._verify = known is not False
@@ -68,16 +61,6 @@ class _Stack:
         self._max_response_bytes = max_response_bytes
         self._environment = getproxies_environment() if trust_env else {}
         self._closed = False
-        self._pools: MutableMapping[Any, Pool[Any]] = WeakKeyDictionary()
-
-    def _pool_of(self, owner: object) -> Pool[Any]:
-        """The pool of a transport, or of an event loop; a child process begins with one of its own."""
-        pool = self._pools.get(owner)
-        if pool is None:
-            pool = self._pools.setdefault(owner, Pool[Any](self._limit))
-        if pool.pid != os.getpid():
-            self._pools[owner] = pool = Pool[Any](self._limit)
-        return pool
 
     def _check_open(self) -> None:
         if self._closed:
@@ -104,15 +87,6 @@ class _Stack:
             return False
         pool.push_idle(endpoint, connection)
         return True
-
-    def _too_long_in_line(self, request: WireRequest, timeout: float | None) -> RequestTimeoutError:
-        waited = "" if timeout is None else f" {timeout:.3g} s"
-        return RequestTimeoutError(
-            f"waited{waited} for one of {self._limit} connections; the request was never sent",
-            never_sent=True,
-            details=IN_LINE,
-            endpoint=request.endpoint.url,
-        )
 
 
 class StackTransport(_Stack, httpx.BaseTransport):
@@ -143,7 +117,7 @@ class StackTransport(_Stack, httpx.BaseTransport):
         pool: Pool[Connection] = self._pool_of(self)
         waiter = pool.take(threading.Event)
         if waiter is not None:
-            self._wait(pool, waiter, request, timeout)
+            self._wait(pool, waiter, request.endpoint, timeout)
         try:
             return self._exchange(pool, request, deadline)
         except Exception as error:
@@ -154,18 +128,6 @@ class StackTransport(_Stack, httpx.BaseTransport):
             raise mapped from error
         finally:
             pool.give_back()
-
-    def _wait(
-        self, pool: Pool[Connection], waiter: Waiter, request: WireRequest, timeout: float | None
-    ) -> None:
-        served = False
-        try:
-            served = waiter.event.wait(timeout)
-        finally:
-            if not served:
-                pool.leave(waiter)
-        if not served:
-            raise self._too_long_in_line(request, timeout)
 
     def _exchange(self, pool: Pool[Connection], request: WireRequest, deadline: Deadline) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
@@ -211,10 +173,10 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         """Send once and read the whole reply, within `timeout` seconds. Raises as `StackTransport.send`."""
         self._check_open()
         deadline = Deadline(self._core, timeout)
-        pool: Pool[AsyncConnection] = self._pool_of(_running_loop())
+        pool: Pool[AsyncConnection] = self._pool_of(running_loop())
         waiter = pool.take(anyio.Event)
         if waiter is not None:
-            await self._wait(pool, waiter, request, timeout)
+            await self._wait_async(pool, waiter, request.endpoint, timeout)
         try:
             return await self._exchange(pool, request, deadline)
         except Exception as error:
@@ -225,20 +187,6 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
             raise mapped from error
         finally:
             pool.give_back()
-
-    async def _wait(
-        self, pool: Pool[AsyncConnection], waiter: Waiter, request: WireRequest, timeout: float | None
-    ) -> None:
-        served = False
-        try:
-            with anyio.move_on_after(timeout):
-                await waiter.event.wait()
-                served = True
-        finally:
-            if not served:
-                pool.leave(waiter)
-        if not served:
-            raise self._too_long_in_line(request, timeout)
 
     async def _exchange(self, pool: Pool[AsyncConnection], request: WireRequest, deadline: Deadline) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
@@ -270,15 +218,8 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the idle connections of this event loop; those in use are closed as they come back."""
         self._closed = True
-        for connection in self._pool_of(_running_loop()).drain():
+        for connection in self._pool_of(running_loop()).drain():
             await connection.aclose()
-
-
-def _running_loop() -> Any:
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        return trio.lowlevel.current_trio_token()
-    return asyncio.get_running_loop()
 
 
 def _import_core(family: Family) -> Any:
