@@ -104,6 +104,9 @@ OWN_LIMIT_HINT: Final = (
 STILL_RUNNING_HINT: Final = (
     "Repeat the call later with the same idempotency_key: the first one with it is still under way."
 )
+MAY_HAVE_BEEN_WRITTEN_HINT: Final = (
+    "Read the entry before you repeat the write, for it may have taken effect; or use an idempotency_key."
+)
 BROKEN_RECORD_HINT: Final = "Have an operator repair or rewrite the stored record; it cannot be read back."
 UNKNOWN_HINT: Final = "Give the request id to the platform's operators."
 
@@ -116,6 +119,12 @@ def is_still_running(error: LLMConfigError) -> bool:
         and details.get("header") == IDEMPOTENCY_KEY_HEADER
         and details.get("reason") == "in_progress"
     )
+
+
+def may_have_been_written(error: LLMConfigError) -> bool:
+    """Whether a write's outcome is unknown: it may have been sent, and no answer came."""
+    never_sent: bool | None = getattr(error, "never_sent", None)  # of transport errors alone
+    return never_sent is False and error.operation in {"set_config", "rollback"}
 
 
 def hint_for(error: LLMConfigError) -> str:
@@ -137,6 +146,8 @@ def _hint_for_class(error: LLMConfigError) -> str:
     refused = error.details.get("tls")
     if isinstance(refused, str) and refused in TLS_HINTS:
         return TLS_HINTS[refused]
+    if may_have_been_written(error):
+        return MAY_HAVE_BEEN_WRITTEN_HINT
     names = (cls.__name__ for cls in type(error).__mro__)
     return next((CLASS_HINTS[name] for name in names if name in CLASS_HINTS), UNKNOWN_HINT)
 

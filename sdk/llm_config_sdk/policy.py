@@ -218,7 +218,7 @@ class Stack:
         if retry is not None:
             cooldown = Cooldown()  # a limit that a write meets holds for reads, too
             repeat = [PatientRetry(retry, on=is_worth_repeating, budget=self.budget, cooldown=cooldown)]
-            resend = [PatientRetry(retry, on=was_never_sent, budget=self.budget, cooldown=cooldown)]
+            resend = [PatientRetry(retry, on=is_worth_resending, budget=self.budget, cooldown=cooldown)]
         # What an open circuit turns away uses up no limit.
         guard = [each for each in (self.breakers, self.limits) if each is not None]
         deadline = TotalTimeout()
@@ -345,6 +345,11 @@ def is_unexplained_limit(error: Exception) -> bool:
 def was_never_sent(error: Exception) -> bool:
     """Whether the server provably saw nothing, so that even a write may be tried again."""
     return isinstance(error, TransportError) and error.never_sent
+
+
+def is_worth_resending(error: Exception) -> bool:
+    """Whether a call that must not be seen twice is tried again."""
+    return was_never_sent(error) and is_worth_repeating(error)
 
 
 def is_endpoints_fault(error: Exception) -> bool:

@@ -10,6 +10,7 @@ Secrets are left out, unless a key is given to encrypt them with.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -210,7 +211,9 @@ class SnapshotStore:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with _exclusive(self.path):
+            with _exclusive(self.path) as alone:
+                if alone:
+                    _sweep(self.path)
                 for key, kept in self._load(self.path, origin=self._origin, quiet=True).items():
                     mine = self._kept.get(key)
                     if mine is None or mine.fetched_at < kept.fetched_at:
@@ -376,9 +379,20 @@ def _digest(body: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
+def _sweep(path: Path) -> None:
+    """Remove what processes left that were killed while they wrote: they hold the lock no more."""
+    for left in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*"):
+        with contextlib.suppress(OSError):
+            left.unlink()
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}."
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of the old or all of the new, even after a crash."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_temporary_prefix(path))  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -392,16 +406,16 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Generator[None]:
-    """Keep other processes from joining and writing at the same time."""
+def _exclusive(path: Path) -> Generator[bool]:
+    """Keep other processes from joining and writing at the same time; say whether that is so."""
     try:
         import fcntl  # noqa: PLC0415  # where there is none, the last writer wins
     except ImportError:
-        yield
+        yield False
         return
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, _MODE)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield True
     finally:
         os.close(handle)

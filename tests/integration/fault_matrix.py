@@ -67,6 +67,7 @@ class Effect(Enum):
 
     HARMLESS = auto()  # it is answered all the same
     UNSENT = auto()  # there is no connection to send it over
+    UNTRUSTED = auto()  # the client does not trust who answers
     LOST = auto()  # the connection ends before the answer does
     SLOW = auto()  # the answer does not come in time
     UNAVAILABLE = auto()  # the answer says that the service is down
@@ -136,7 +137,7 @@ def _certificate(kind: str) -> Fault:
     def arm(stage: Stage, lasting: bool) -> object:
         return stage.proxy.certificate(kind)
 
-    return Fault(f"tls: {kind}", Effect.UNSENT, arm, "tls", is_seen=False, spans=(True,))
+    return Fault(f"tls: {kind}", Effect.UNTRUSTED, arm, "tls", is_seen=False, spans=(True,))
 
 
 def _leave(stage: Stage, lasting: bool) -> None:
@@ -278,6 +279,7 @@ MOST_ATTEMPTS = 3  # the default
 MOST_SLOW_ATTEMPTS = 2  # each of them takes its time
 _ERRORS: dict[Effect, type[Exception]] = {
     Effect.UNSENT: ConnectFailedError,
+    Effect.UNTRUSTED: ConnectFailedError,
     Effect.LOST: TransportError,
     Effect.SLOW: RequestTimeoutError,
     Effect.UNAVAILABLE: ServiceUnavailableError,
@@ -315,8 +317,8 @@ def expect(fault: Fault, operation: Operation, *, lasting: bool) -> Expected:
     if effect is Effect.HARMLESS:
         return Expected(None, 1, 1)
     # A probe is one honest question. What never left may be repeated, whatever it is; what may have arrived
-    # only if seeing it twice does nothing more; an answer that cannot be read would come again.
-    if operation.kind == "probe" or effect is Effect.UNREADABLE:
+    # only if seeing it twice does nothing more. A certificate, and an answer that cannot be read, come again.
+    if operation.kind == "probe" or effect in {Effect.UNREADABLE, Effect.UNTRUSTED}:
         allowed = 1
     elif effect is Effect.UNSENT or operation.kind != "write":
         allowed = most_attempts(effect)

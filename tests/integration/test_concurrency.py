@@ -221,7 +221,7 @@ def nobody_accepts():
 
 STEPS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55]  # of the event loop, until a request is cancelled
 STORMS = [
-    # asyncio's own cancellation goes through the shields of anyio, which httpcore puts around its cleaning up.
+    # asyncio's own cancellation goes through anyio's shields, which httpcore puts around its cleaning up.
     ("asyncio", "own httpx"),
     ("asyncio", "own httpx2"),
     ("asyncio", "injected httpx"),

@@ -76,10 +76,12 @@ def check_error(cell: Cell, stage: matrix.Stage, error: LLMConfigError) -> None:
     """An error says where it happened, why, and whether the request may have left."""
     assert error.endpoint == stage.url
     assert "<" not in error.message
-    if cell.fault.effect in {Effect.UNSENT, Effect.LOST}:
+    if cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED, Effect.LOST}:
         assert error.__cause__ is not None, "the library's own"
-    if cell.fault.effect in {Effect.UNSENT, Effect.LOST, Effect.SLOW}:
-        assert error.never_sent == (cell.fault.effect is Effect.UNSENT)
+    if cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED, Effect.LOST, Effect.SLOW}:
+        assert error.never_sent == (cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED})
+    if cell.fault.effect is Effect.UNTRUSTED:
+        assert error.details["tls"]
 
 
 def check_effect(cell: Cell, stage: matrix.Stage, came: matrix.Expected) -> None:

@@ -108,3 +108,11 @@ def test_the_most_specific_hint_wins():
         StorageError("no", category="system", details={"kind": "New"}).hint
         == hints.CODE_HINTS["STORAGE_ERROR"]
     )
+
+
+@pytest.mark.parametrize("operation", ["set_config", "rollback"])
+def test_a_write_whose_outcome_is_unknown_is_not_to_be_repeated_blindly(operation):
+    lost = errors.RequestTimeoutError("slow", operation=operation)
+    assert lost.hint == hints.MAY_HAVE_BEEN_WRITTEN_HINT
+    assert errors.RequestTimeoutError("slow", operation="get_config").hint != lost.hint
+    assert errors.ConnectFailedError("refused", operation=operation).hint != lost.hint

@@ -15,6 +15,7 @@ from llm_config_sdk.policy import (
     is_endpoints_fault,
     is_outage,
     is_worth_repeating,
+    is_worth_resending,
     was_never_sent,
 )
 from llm_config_sdk.transport import Endpoint
@@ -127,6 +128,12 @@ def test_only_what_never_left_is_sent_again():
     assert was_never_sent(errors.ConnectFailedError("refused"))
     assert not was_never_sent(errors.RequestTimeoutError("slow"))
     assert not was_never_sent(errors.ServiceUnavailableError("busy", status=503))
+
+
+def test_what_never_left_is_sent_again_unless_it_would_fail_again():
+    assert is_worth_resending(errors.ConnectFailedError("refused"))
+    assert not is_worth_resending(errors.ConnectFailedError("expired", details={"tls": "expired"}))
+    assert not is_worth_resending(errors.ServiceUnavailableError("busy", status=503))
 
 
 @pytest.mark.parametrize(

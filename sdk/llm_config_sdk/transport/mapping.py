@@ -230,6 +230,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield found
         if isinstance(found, BaseExceptionGroup):
             waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
-        behind = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+        # httpcore's pool raises again "from None" what its connection had raised from the system's own error.
+        hides = found.__suppress_context__ and not type(found).__module__.startswith("httpcore")
+        behind = found.__cause__ or (None if hides else found.__context__)
         if behind is not None:
             waiting.append(behind)
