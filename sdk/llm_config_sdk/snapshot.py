@@ -414,8 +414,26 @@ def _exclusive(path: Path) -> Generator[bool]:
         yield False
         return
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, _MODE)
+    _locks.add(handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield True
     finally:
+        # Closing would not do while a process that was forked meanwhile has the descriptor, too.
+        fcntl.flock(handle, fcntl.LOCK_UN)
+        _locks.discard(handle)
         os.close(handle)
+
+
+_locks: Final[set[int]] = set()
+
+
+def _let_go() -> None:
+    """In a forked child, close what would hold a lock on after the parent's end."""
+    for handle in _locks:
+        os.close(handle)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

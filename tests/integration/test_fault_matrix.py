@@ -13,7 +13,7 @@ from client_faces import Face
 from integration import fault_matrix as matrix
 from integration.fault_matrix import Cell, Effect
 from integration.footprint import busy, nothing_left_behind, tasks, wait_until
-from llm_config_sdk import LLMConfigError
+from llm_config_sdk import LLMConfigError, RequestTimeoutError
 
 WHOLE = os.environ.get("FAULT_MATRIX") == "whole"
 CELLS = matrix.everything() if WHOLE else matrix.covering()
@@ -41,10 +41,19 @@ def play(cell: Cell, attempt: float) -> matrix.Expected:
             check_effect(cell, stage, came)
             assert busy(client.client) == ""
             matrix.heal(stage)
-            client.list_configs(matrix.NAMESPACE)  # it works again
+            assert wait_until(lambda: works(client))
             client.close()
             assert wait_until(lambda: tasks(face) == running)
     return came
+
+
+def works(client) -> bool:
+    """Say whether a read is answered; on a machine that stalls, an attempt may be too short."""
+    try:
+        client.list_configs(matrix.NAMESPACE)
+    except RequestTimeoutError:
+        return False
+    return True
 
 
 def call(client, cell: Cell, stage: matrix.Stage) -> matrix.Expected:
