@@ -44,6 +44,10 @@ def visit(number):
             broken.append(error)
             return
 
+def idle():
+    pools = list(client._transport._pools.values())
+    return {link for pool in pools for links in list(pool._idle.values()) for link in list(links)}
+
 def in_child(number):
     for key in range(3):  # the very ones that the parent's threads are waiting for
         assert client.get_config("app/llm", f"key-{key}").value == key
@@ -55,9 +59,7 @@ def in_child(number):
             return await many.get_config("app/llm", "key-0", fresh=True)
 
     assert asyncio.run(main()).value == 0
-    inherited = {id(link) for link in parents_links}
-    own = [link for pool in client._transport._pools.values() for links in pool._idle.values() for link in links]
-    assert own and not inherited & {id(link) for link in own}
+    assert idle() and not inherited & idle()
     client.close()
 
 threads = [threading.Thread(target=visit, args=[number]) for number in range(8)]
@@ -66,9 +68,7 @@ for thread in threads:
 codes = []
 for number in range(int(forks)):
     time.sleep(0.01 * (number % 5))
-    parents_links = [
-        link for pool in client._transport._pools.values() for links in pool._idle.values() for link in links
-    ]
+    inherited = idle()
     child = os.fork()
     if child == 0:
         code = 1

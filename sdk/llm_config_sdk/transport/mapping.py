@@ -230,8 +230,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield found
         if isinstance(found, BaseExceptionGroup):
             waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
-        # httpcore's pool raises again "from None" what its connection had raised from the system's own error.
-        hides = found.__suppress_context__ and not type(found).__module__.startswith("httpcore")
-        behind = found.__cause__ or (None if hides else found.__context__)
+        behind = found.__cause__ or (None if _hides_its_context(found) else found.__context__)
         if behind is not None:
             waiting.append(behind)
+
+
+def _hides_its_context(error: BaseException) -> bool:
+    # httpcore's pool raises again "from None" what its connection had raised from the system's own error.
+    return error.__suppress_context__ and not type(error).__module__.startswith("httpcore")
