@@ -7,7 +7,6 @@ import asyncio
 import random
 import socket
 import threading
-import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -45,7 +44,7 @@ from llm_config_sdk import (
 
 SEED = 20
 THREADS, TASKS, CANCELLED = 64, 2_000, 1_000
-SECONDS = 1.0  # of storm
+CALLS = 20  # of each thread
 UNHURRIED = 60.0  # seconds
 SLOTS = 16
 NAMESPACE = "app/llm"
@@ -128,7 +127,7 @@ def test_threads_go_through_a_storm_and_leave_the_client_whole(server, family):
 
     def visit(number):
         draw = random.Random(f"{SEED} {number}")
-        while time.monotonic() < end:
+        for _ in range(CALLS):
             try:
                 one_call(client, draw)()
             except LLMConfigError as caught:
@@ -141,7 +140,6 @@ def test_threads_go_through_a_storm_and_leave_the_client_whole(server, family):
             server.url, token=server.token("admin"), transport=family, max_in_flight=SLOTS, **OPTIONS
         )
         with storm(server, STORM):
-            end = time.monotonic() + SECONDS
             threads = [threading.Thread(target=visit, args=[number]) for number in range(THREADS)]
             for thread in threads:
                 thread.start()
@@ -149,8 +147,9 @@ def test_threads_go_through_a_storm_and_leave_the_client_whole(server, family):
                 thread.join()
         check_recovery(client, lambda: is_well(partial(client.get_config, NAMESPACE, KEYS[0], fresh=True)))
         client.close()
-    assert outcomes["answered"] > THREADS
-    assert len(outcomes) > 3, f"hardly a storm: {outcomes}"
+    assert sum(outcomes.values()) == THREADS * CALLS
+    assert outcomes["answered"]
+    assert len(outcomes) > 2, f"hardly a storm: {outcomes}"
 
 
 @pytest.mark.parametrize(("backend", "family"), [("asyncio", "httpx"), ("trio", "httpx2")])

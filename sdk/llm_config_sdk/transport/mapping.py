@@ -228,9 +228,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
+        behind = found.__cause__ or (None if _hides_its_context(found) else found.__context__)
         if isinstance(found, BaseExceptionGroup):
             waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
-        behind = found.__cause__ or (None if _hides_its_context(found) else found.__context__)
         if behind is not None:
             waiting.append(behind)
 
