@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -54,7 +55,7 @@ class Streaks:
     def __init__(self, capacity: int = _CAPACITY) -> None:
         self.awaited: frozenset[str] = frozenset()
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._streaks: OrderedDict[Hashable, Streak] = OrderedDict()
 
     def __len__(self) -> int:

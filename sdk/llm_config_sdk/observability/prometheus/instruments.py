@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from llm_config_resilience.locks import new_lock
 from llm_config_sdk.contract import CODES, SYSTEM_KINDS
 from llm_config_sdk.errors import (
     AllEndpointsFailedError,
@@ -100,7 +100,7 @@ class Instruments(Collector):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._operation = _Labels(_OPERATIONS, _KNOWN_OPERATIONS)
         self._endpoint = _Labels(_ENDPOINTS)
         self.code: _Labels = _Labels(_CODES, sorted(_KNOWN_CODES))
@@ -300,7 +300,7 @@ def _as_named(metric: Metric) -> Metric:
 
 
 _made: Final[weakref.WeakKeyDictionary[CollectorRegistry, Instruments]] = weakref.WeakKeyDictionary()
-_making: Final = threading.Lock()
+_making: Final = new_lock()
 
 
 def instruments_of(registry: CollectorRegistry | None = None) -> Instruments:
