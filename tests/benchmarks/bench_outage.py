@@ -42,8 +42,8 @@ ONE_CLIENT: Final = Scenario(
     name="one client", clients=1, rate=100.0, seconds=60.0, faults=(Outage(0.0, 60.0, way="error"),)
 )
 FLEET: Final = 10_000  # clients, that call now and then
-FLEET_RATE: Final = 0.05  # calls a second that each makes
-BUSY: Final = 100  # clients, that call a lot
+FLEET_RATE: Final = 1 / 30  # calls a second that each makes: as often as an entry of the client's cache ages
+BUSY: Final = 50  # clients, that call a lot
 BUSY_RATE: Final = 2.0
 QUICK: Final = 5  # clients in place of each, in a run that only sees whether it runs
 LOAD_OF_A_WORKER: Final = 62.5  # calls a second that there is one for
