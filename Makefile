@@ -14,7 +14,7 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test simulate fuzz coverage lint format bench performance docs wheel release-check hooks clean
+.PHONY: help demo test simulate fuzz faults coverage lint format bench performance docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,13 +36,11 @@ coverage: $(TEST_READY)  ## Set up, run the tests, and tell what of the packages
 	  printf '%-26s' $$package; $(BIN)/coverage report --include="*/$$package/*" --format=total; done
 	@$(BIN)/coverage report --skip-covered --show-missing --fail-under=95
 
-<<<<<<< HEAD
 simulate: $(TEST_READY)  ## Set up, and try more seeds than the tests do (SEEDS=100000 FIRST=0: how many, and from where)
 	@$(BIN)/python -m pytest tests/simulation -k "whatever or same_trace" --seeds $(or $(SEEDS),10000) --first-seed $(or $(FIRST),0)
-=======
+
 faults: $(TEST_READY)  ## Set up, and break the wire in every way under every operation of the client
 	@FAULT_MATRIX=whole $(BIN)/python -m pytest -q -n 4 tests/integration/test_fault_matrix.py
->>>>>>> 6447553 (Kill servers, clients, Redis and disks in the middle of their work; send nothing again that was refused by TLS)
 
 lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages
 	@$(BIN)/ruff check .
