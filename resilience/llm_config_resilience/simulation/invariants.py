@@ -82,7 +82,7 @@ class InvariantError(AssertionError):
 
     def __init__(self, violations: Sequence[Violation], replay: str) -> None:
         super().__init__(violations, replay)
-        self.violations = tuple(violations)
+        self.violations: tuple[Violation, ...] = tuple(violations)
         self.replay = replay
 
     def __str__(self) -> str:
@@ -119,10 +119,10 @@ class Witness:
     __slots__ = ("began", "not_found", "number")
 
     def __init__(self, number: int, began: float) -> None:
-        self.number = number
-        self.began = began
+        self.number: int = number
+        self.began: float = began
         #: Whether the last reply it got said that there is no such entry.
-        self.not_found = False
+        self.not_found: bool = False
 
 
 class Referee:

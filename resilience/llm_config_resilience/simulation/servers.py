@@ -60,11 +60,11 @@ class ReplyError(Exception):
         self.status = status
         self.retry_after = retry_after
         #: Whether the same call may be repeated.
-        self.is_retriable = status != _NOT_FOUND
+        self.is_retriable: bool = status != _NOT_FOUND
         #: Whether all callers are to leave the server alone for a while.
-        self.is_rate_limited = status == _TOO_MANY
+        self.is_rate_limited: bool = status == _TOO_MANY
         #: Whether another server may do better.
-        self.is_transient = status >= _BROKEN
+        self.is_transient: bool = status >= _BROKEN
 
     def __str__(self) -> str:
         return f"status {self.status}"
@@ -78,11 +78,11 @@ class Exchange:
     def __init__(
         self, client: int, server: Server, key: str, sent: float, waiting: asyncio.Future[Reply]
     ) -> None:
-        self.client = client
-        self.server = server
-        self.key = key
-        self.sent = sent
-        self.waiting = waiting
+        self.client: int = client
+        self.server: Server = server
+        self.key: str = key
+        self.sent: float = sent
+        self.waiting: asyncio.Future[Reply] = waiting
 
     def answer(self, outcome: Reply | Exception) -> None:
         """Hand the outcome over, if somebody still waits."""
@@ -184,7 +184,7 @@ class Server:
         heard: Callable[[Exchange], object],
     ) -> None:
         self.number = number
-        self.name = f"server-{number}"
+        self.name: str = f"server-{number}"
         self._loop = loop
         self._network = network
         self._scenario = scenario
