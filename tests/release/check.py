@@ -48,7 +48,7 @@ STEM: Final = "llm_config_sdk"  # of the files' names
 PACKAGES: Final = ("llm_config_sdk", "llm_config_resilience", "llm_config_mock_server")
 SOURCE_ROOTS: Final = ("sdk", "resilience", "mock_server")
 CORE: Final = "core"  # the wheel without any extra
-JUST_BROUGHT: Final = {"plots"}  # nothing of the packages loads it, so nothing can say that it is missing
+JUST_BROUGHT: Final = {"plots"}  # its program draws by the library itself; the command line names the extra
 NOT_OURS: Final = {
     # Its base is in a namespace package, whose types pyright does not take for a public interface.
     "llm_config_sdk.openfeature.LLMConfigProvider",

@@ -1,4 +1,4 @@
-"""A plot can be drawn. The packages themselves load nothing of it."""
+"""A plot can be drawn."""
 
 import io
 
