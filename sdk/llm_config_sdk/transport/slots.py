@@ -30,7 +30,7 @@ class Waiter:
     __slots__ = ("event",)
 
     def __init__(self, event: Any) -> None:
-        self.event = event
+        self.event: Any = event
 
 
 class Slots:
@@ -43,7 +43,7 @@ class Slots:
     """
 
     def __init__(self, limit: int) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self._free = limit
         self._queue: deque[Waiter] = deque()
         self._lock = threading.Lock()
