@@ -225,15 +225,18 @@ def test_threads_share_it(store):
     assert len(done) == 8
 
 
-def test_without_the_extra_all_else_works():
+def test_without_the_extra_all_else_works_and_a_store_says_at_once_what_it_needs():
     program = """
 import sys
 sys.modules["redis"] = None
-from llm_config_resilience import CacheFallback, Pipeline, RedisStore
-events = []
-pipeline = Pipeline(CacheFallback(RedisStore("redis://x"), key="k", ttl=10), listeners=[events.append])
-assert pipeline.call(lambda: 5) == 5
-assert {type(event.error) for event in events} == {ModuleNotFoundError}
+from llm_config_resilience import CacheFallback, MemoryStore, Pipeline, RedisStore
+assert Pipeline(CacheFallback(MemoryStore(), key="k", ttl=10)).call(lambda: 5) == 5
+try:
+    RedisStore("redis://x")
+except ModuleNotFoundError as error:
+    assert "llm-config-sdk[redis]" in str(error)
+else:
+    raise SystemExit("a store that nothing can be kept in")
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
