@@ -63,7 +63,7 @@ PACKAGES: Final = (
             "contract": "The platform's vocabulary",
             "errors": "Errors",
             "transport": "Transports",
-            "core": "Constants",
+            "plans": "Constants",
         },
     ),
     Package(

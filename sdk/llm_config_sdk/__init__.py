@@ -13,7 +13,6 @@ from llm_config_sdk._version import __version__
 from llm_config_sdk.binding import LLMConfigSettingsSource
 from llm_config_sdk.client import AsyncConfigClient, ConfigClient
 from llm_config_sdk.contract import Environment, ErrorCategory, ErrorCode, Health, Metadata, Module
-from llm_config_sdk.core import UNSET
 from llm_config_sdk.entries import ConfigEntry, HistoryEntry
 from llm_config_sdk.errors import (
     AllEndpointsFailedError,
@@ -52,6 +51,7 @@ from llm_config_sdk.errors import (
     VersionNotFoundError,
 )
 from llm_config_sdk.many import Outcome
+from llm_config_sdk.plans import UNSET
 from llm_config_sdk.policy import BreakerPolicy, CachePolicy, RateLimitPolicy, ResiliencePolicy
 from llm_config_sdk.snapshot import SnapshotPolicy
 from llm_config_sdk.status import ClientStatus, EndpointStatus

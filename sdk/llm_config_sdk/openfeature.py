@@ -29,9 +29,8 @@ except ModuleNotFoundError as _missing:  # pragma: no cover  # tests run with ev
         "flags need openfeature-sdk: pip install 'llm-config-sdk[openfeature]'"
     ) from _missing
 
-from llm_config_sdk.core import is_absent
 from llm_config_sdk.errors import InvalidValueError, LLMConfigError
-from llm_config_sdk.policy import is_outage
+from llm_config_sdk.policy import is_absent, is_outage
 from llm_config_sdk.values import convert
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from llm_config_sdk.operations import Progress
 
 if TYPE_CHECKING:
     from llm_config_resilience import Clock
-    from llm_config_sdk.core import Plan
     from llm_config_sdk.operations import Call
+    from llm_config_sdk.plans import Plan
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from llm_config_resilience import (
     SingleFlight,
     Timeout,
 )
-from llm_config_sdk.contract import ErrorCategory
+from llm_config_sdk.contract import ErrorCategory, Module
 from llm_config_sdk.errors import LLMConfigError, TransportError
 from llm_config_sdk.hints import is_still_running
 from llm_config_sdk.shared import Announcement
@@ -320,6 +320,11 @@ def is_outage(error: Exception) -> bool:
         return isinstance(error, ResilienceError)
     is_servers = error.category in {ErrorCategory.SERVER, ErrorCategory.SYSTEM}
     return error.is_transient or error.is_rate_limited or (is_servers and not error.is_critical)
+
+
+def is_absent(error: LLMConfigError) -> bool:
+    """Whether the platform says that there is no such entry; never of a missing route, version or user."""
+    return type(error).taxonomy_code == "NOT_FOUND" and error.is_not_found and error.module is Module.CONFIG
 
 
 def is_worth_repeating(error: Exception) -> bool:

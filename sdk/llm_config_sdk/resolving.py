@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from llm_config_sdk import errors
     from llm_config_sdk.contract import Environment
-    from llm_config_sdk.core import Core, Plan
+    from llm_config_sdk.core import Core
     from llm_config_sdk.entries import ConfigEntry
+    from llm_config_sdk.plans import Plan
 
 T = TypeVar("T")
 
@@ -113,27 +114,27 @@ class EntryLookup(_Looking["ConfigEntry"]):
         for index, environment in enumerate(self._order):
             error, entry = self._failed.get(index), self._found.get(index)
             if entry is None and outage is not None and (error is None or is_outage(error)):
-                entry = self._core.recall((*self._name, environment.value), outage)
+                entry = self._core.outcomes.recall((*self._name, environment.value), outage)
             if entry is not None:
                 return self._answer(entry, index)
             if error is not None and not is_outage(error) and not self._is_absent(error):
-                raise self._core.reported(error)
+                raise self._core.outcomes.reported(error)
         if outage is not None:
-            return self._core.stand_in(*self._name, self._wanted, outage)
-        raise self._core.unresolved(self._failed.get(0), self._wanted)
+            return self._core.outcomes.stand_in(*self._name, self._wanted, outage)
+        raise self._core.outcomes.unresolved(self._failed.get(0), self._wanted)
 
     def _answer(self, entry: ConfigEntry, index: int) -> ConfigEntry:
         above = [error for place in range(index) if (error := self._failed.get(place)) is not None]
         outage = next((error for error in above if is_outage(error)), None)
         if outage is not None and entry.source == "server":
-            raise self._core.reported(outage)
+            raise self._core.outcomes.reported(outage)
         if outage is None and not entry.is_stale:
             self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
             return entry
         source = entry.source if entry.is_stale else "stale"
         error = outage if outage is not None else entry.error
         if error is not None:
-            self._core.reported(error, source=source)
+            self._core.outcomes.reported(error, source=source)
         return entry.with_provenance(replace(entry.provenance, source=source, error=error))
 
     def _may_go_on(self, index: int) -> bool:
@@ -186,11 +187,11 @@ class NamespaceLookup(_Looking["list[ConfigEntry]"]):
 
     def _recalled(self, outage: errors.LLMConfigError) -> list[ConfigEntry]:
         known = [
-            self._found.get(index) or self._core.known(outage, self._namespace, environment)
+            self._found.get(index) or self._core.outcomes.known(outage, self._namespace, environment)
             for index, environment in enumerate(self._order)
         ]
         # A more specific environment, of which nothing is known, is not passed over for a server's answer.
-        fallbacks = self._core.fallbacks(outage, self._namespace, self._order[-1])
+        fallbacks = self._core.outcomes.fallbacks(outage, self._namespace, self._order[-1])
         if any(not known[index] and self._found for index in self._failed) or not (fallbacks or any(known)):
             raise outage
         names = ", ".join(environment.value for environment in self._order)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llm_config_sdk import binding, many, operations, values
-from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset
+from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, Core, Options
 from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
 from llm_config_sdk.paging import Pages
+from llm_config_sdk.plans import UNSET, Unset
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     AsyncInjectedTransport,
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from llm_config_resilience import Answer, Clock, Listener
+    from llm_config_sdk.attempts import Attempt
     from llm_config_sdk.contract import Environment, Health
-    from llm_config_sdk.core import Attempt, Plan
     from llm_config_sdk.credentials import Token
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
     from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.observability import Incident
     from llm_config_sdk.operations import Call
+    from llm_config_sdk.plans import Plan
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
     from llm_config_sdk.snapshot import SnapshotPolicy
     from llm_config_sdk.status import ClientStatus, EndpointStatus
@@ -959,13 +961,13 @@ class AsyncConfigClient:
         try:
             answer: Answer[Any] = await plan.pipeline.answer_async(self._attempt, plan.call, plan.timeout)
         except Exception as error:  # noqa: BLE001  # whatever it is, it leaves as one of ours
-            return core.settle(plan, error)
+            return core.outcomes.settle(plan, error)
         except BaseException:
             core.abandon(plan.call)
             raise
         finally:
-            core.forget_written(plan.call)
-        return core.finish(plan, answer)
+            core.outcomes.forget_written(plan.call)
+        return core.outcomes.finish(plan, answer)
 
     async def _run_pages(self, plan: Plan[list[T]]) -> list[T]:
         pages = Pages(plan, self._core.clock)
@@ -976,11 +978,11 @@ class AsyncConfigClient:
     async def _attempt(self, endpoint: Endpoint, call: Call[Any], timeout: float) -> Any:
         del timeout  # the whole call's; the pipeline keeps it
         core = self._core
-        attempt = core.begin(endpoint, call)
+        attempt = core.attempts.begin(endpoint, call)
         try:
-            return core.read(attempt, await self._send(attempt))
+            return core.attempts.read(attempt, await self._send(attempt))
         except LLMConfigError as error:
-            core.blame(error, attempt)
+            core.attempts.blame(error, attempt)
             raise
 
     async def _send(self, attempt: Attempt[Any]) -> Reply:

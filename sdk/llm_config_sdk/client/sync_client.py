@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llm_config_sdk import binding, many, operations, values
-from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, UNSET, Core, Options, Unset
+from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, Core, Options
 from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
 from llm_config_sdk.paging import Pages
+from llm_config_sdk.plans import UNSET, Unset
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     Endpoint,
@@ -28,14 +29,15 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from llm_config_resilience import Answer, Clock, Listener
+    from llm_config_sdk.attempts import Attempt
     from llm_config_sdk.contract import Environment, Health
-    from llm_config_sdk.core import Attempt, Plan
     from llm_config_sdk.credentials import Token
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
     from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.observability import Incident
     from llm_config_sdk.operations import Call
+    from llm_config_sdk.plans import Plan
     from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
     from llm_config_sdk.snapshot import SnapshotPolicy
     from llm_config_sdk.status import ClientStatus, EndpointStatus
@@ -943,13 +945,13 @@ class ConfigClient:
         try:
             answer: Answer[Any] = plan.pipeline.answer(self._attempt, plan.call, plan.timeout)
         except Exception as error:  # noqa: BLE001  # whatever it is, it leaves as one of ours
-            return core.settle(plan, error)
+            return core.outcomes.settle(plan, error)
         except BaseException:
             core.abandon(plan.call)
             raise
         finally:
-            core.forget_written(plan.call)
-        return core.finish(plan, answer)
+            core.outcomes.forget_written(plan.call)
+        return core.outcomes.finish(plan, answer)
 
     def _run_pages(self, plan: Plan[list[T]]) -> list[T]:
         pages = Pages(plan, self._core.clock)
@@ -960,11 +962,11 @@ class ConfigClient:
     def _attempt(self, endpoint: Endpoint, call: Call[Any], timeout: float) -> Any:
         del timeout  # the whole call's; the pipeline keeps it
         core = self._core
-        attempt = core.begin(endpoint, call)
+        attempt = core.attempts.begin(endpoint, call)
         try:
-            return core.read(attempt, self._send(attempt))
+            return core.attempts.read(attempt, self._send(attempt))
         except LLMConfigError as error:
-            core.blame(error, attempt)
+            core.attempts.blame(error, attempt)
             raise
 
     def _send(self, attempt: Attempt[Any]) -> Reply:
