@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FAULTS_SHOWN: Final = 3
+_AS_THEY_ARE: Final = frozenset({str, int, float, bool})  # what most reads ask for, and needs no validation
 
 
 def convert(entry: ConfigEntry, wanted: Any, *, strict: bool = False, operation: str = "get_value") -> Any:
@@ -38,6 +39,9 @@ def convert(entry: ConfigEntry, wanted: Any, *, strict: bool = False, operation:
         return entry.stored_value
     if wanted is Any:
         return entry.value
+    value = entry.stored_value
+    if type(value) is wanted and wanted in _AS_THEY_ARE:
+        return value
     try:
         return _validated(entry, wanted, strict=strict)
     except pydantic.ValidationError as error:
