@@ -20,6 +20,10 @@ def http():
     return Http11(1000)
 
 
+def receive(http, data, still_in_time=lambda: None):
+    return http.receive(data, still_in_time)
+
+
 def ask(http, method="GET", body=None):
     return http.request(method, "/x", HEADERS, body)
 
@@ -35,7 +39,7 @@ def test_a_request_is_one_piece_of_bytes(http):
 def test_a_reply_is_put_together_from_any_pieces(http, size):
     ask(http)
     pieces = [WHOLE[start : start + size] for start in range(0, len(WHOLE), size)]
-    assert [http.receive(piece) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert [receive(http, piece) for piece in pieces] == [True] * (len(pieces) - 1) + [False]
     reply = http.reply()
     assert (reply.status, reply.headers["x-a"], reply.body) == (200, "1", b"ok")
 
@@ -44,7 +48,7 @@ def test_a_connection_carries_one_exchange_after_another(http):
     for _ in range(3):
         ask(http)
         assert not http.is_reusable
-        assert not http.receive(WHOLE)
+        assert not receive(http, WHOLE)
         assert http.reply().body == b"ok"
         assert http.is_reusable
 
@@ -60,7 +64,7 @@ def test_a_connection_carries_one_exchange_after_another(http):
 )
 def test_a_connection_that_says_goodbye_or_too_much_is_not_used_again(http, wire):
     ask(http)
-    assert not http.receive(wire)
+    assert not receive(http, wire)
     assert http.reply().body == b"ok"
     assert not http.is_reusable
 
@@ -75,29 +79,29 @@ def test_a_connection_that_says_goodbye_or_too_much_is_not_used_again(http, wire
 )
 def test_what_has_no_body_ends_with_its_head(http, method, wire, status):
     ask(http, method)
-    assert not http.receive(wire)
+    assert not receive(http, wire)
     assert (http.reply().status, http.reply().body) == (status, b"")
     assert http.is_reusable
 
 
 def test_a_body_may_end_with_the_connection(http):
     ask(http)
-    assert http.receive(b"HTTP/1.1 200 OK\r\n\r\nok")
-    assert not http.receive(b"")
+    assert receive(http, b"HTTP/1.1 200 OK\r\n\r\nok")
+    assert not receive(http, b"")
     assert http.reply().body == b"ok"
     assert not http.is_reusable
 
 
 def test_informational_responses_are_passed_over(http):
     ask(http)
-    assert http.receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
-    assert not http.receive(WHOLE)
+    assert receive(http, b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+    assert not receive(http, WHOLE)
     assert http.reply().status == 200
 
 
 def test_a_tunnel_begins_where_the_answer_to_connect_ends(http):
     http.request("CONNECT", "a:443", HEADERS)
-    assert not http.receive(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    assert not receive(http, b"HTTP/1.1 200 Connection established\r\n\r\n")
     assert http.reply().is_success
     assert not http.is_reusable
 
@@ -124,13 +128,28 @@ def test_a_tunnel_begins_where_the_answer_to_connect_ends(http):
 def test_what_is_no_http_or_ends_too_early_is_the_other_sides_mistake(http, wire, said):
     ask(http)
     with pytest.raises(h11.RemoteProtocolError, match=said):
-        all(map(http.receive, [*wire, b""]))
+        all(receive(http, data) for data in [*wire, b""])
+    assert not http.is_reusable
+
+
+def test_a_flood_of_chunks_in_one_read_is_left_when_time_is_up():
+    http, looked = Http11(1_000_000), []
+
+    def still_in_time():
+        looked.append(None)
+        if len(looked) > 100:
+            raise TimeoutError
+
+    ask(http)
+    receive(http, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    with pytest.raises(TimeoutError):
+        receive(http, b"1\r\nx\r\n" * 8000, still_in_time)
     assert not http.is_reusable
 
 
 def test_a_body_that_is_too_large_is_not_read_to_its_end(http):
     ask(http)
-    assert not http.receive(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + b"x" * 1001)
+    assert not receive(http, b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + b"x" * 1001)
     with pytest.raises(ResponseDecodeError, match="larger than 1000 bytes"):
         http.reply()
     assert not http.is_reusable

@@ -57,6 +57,10 @@ class Deadline:
             raise getattr(self._family, f"{phase}Timeout")("the deadline has passed")
         return left
 
+    def check(self) -> None:
+        """Raise the family's timeout where what was read comes too late."""
+        self.left("Read")
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -216,7 +220,7 @@ class Connection(_Connection):
                 stream.write(piece, deadline.left("Write"))
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(stream.read(_READ_BYTES, deadline.left("Read"))):
+        while receive(stream.read(_READ_BYTES, deadline.left("Read")), deadline.check):
             pass
 
     def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:
@@ -265,7 +269,7 @@ class AsyncConnection(_Connection):
                 await stream.write(piece, deadline.left("Write"))
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(await stream.read(_READ_BYTES, deadline.left("Read"))):
+        while receive(await stream.read(_READ_BYTES, deadline.left("Read")), deadline.check):
             pass
 
     async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:

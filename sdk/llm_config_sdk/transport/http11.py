@@ -13,6 +13,8 @@ import h11
 from llm_config_sdk.transport.exchange import ReplyReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llm_config_sdk.decoding import Reply
 
 MAX_HEAD_BYTES: Final = 100 * 1024
@@ -91,8 +93,12 @@ class Http11:
         parts.append(state.send(_END))
         return b"".join(part for part in parts if part)
 
-    def receive(self, data: bytes) -> bool:
+    def receive(self, data: bytes, still_in_time: Callable[[], object]) -> bool:
         """Take the next bytes from the wire, none at its end; say whether more are wanted.
+
+        Args:
+            data: The bytes.
+            still_in_time: Raises where time is up. One read may bring ten thousand chunks, which take long.
 
         Raises:
             h11.RemoteProtocolError: They are no HTTP, or end too early.
@@ -102,6 +108,7 @@ class Http11:
             raise h11.RemoteProtocolError("the server closed the connection without a response")
         state.receive_data(data)
         while (event := state.next_event()) is not h11.NEED_DATA:
+            still_in_time()
             if isinstance(event, h11.Data):
                 if self._reader is not None and not self._reader.feed(event.data):
                     return False
