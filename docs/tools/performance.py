@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import plots
+from llm_config_resilience.simulation import drawing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -224,7 +225,7 @@ def picture(name: str) -> str:
     """Show a plot, the one for the page's colours."""
     told = {"light": ALTERNATIVES[name], "dark": "The same, for a dark page"}
     return "\n".join(
-        f"![{told[scheme]}](images/performance-{name}-{scheme}.svg#only-{scheme})" for scheme in plots.SCHEMES
+        f"![{told[scheme]}](images/performance-{name}-{scheme}.svg#only-{scheme})" for scheme in drawing.SCHEMES
     )
 
 
@@ -366,7 +367,7 @@ def files(figures: Figures) -> Iterator[tuple[Path, Callable[[], str]]]:
     shown = [name for report in figures["benchmarks"] for name in SECTIONS[report][1]]
     for name in shown:
         draw = DRAWN[name]
-        for scheme, colours in plots.SCHEMES.items():
+        for scheme, colours in drawing.SCHEMES.items():
             path = plots.IMAGES / f"performance-{name}-{scheme}.svg"
             yield path, partial(plots.svg, partial(draw, figures), colours)
 

@@ -14,6 +14,14 @@ from llm_config_sdk.cli.app import app
 
 PROGRAM_TIMEOUT = 120.0  # seconds: far beyond what any command needs, so that a hang ends as a failure
 
+# A job in the background of a shell is born deaf to SIGINT, and so is what it starts: this test, say.
+LISTENING_TO_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from llm_config_sdk.cli import main
+main()
+"""
+
 Invoke = Callable[..., Result]
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 

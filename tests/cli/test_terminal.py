@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import PROGRAM_TIMEOUT
+from cli.conftest import LISTENING_TO_CTRL_C, PROGRAM_TIMEOUT
 from llm_config_mock_server import hang
 
 COMMAND = [sys.executable, "-W", "error", "-m", "llm_config_sdk"]
 
 
-def begin(*words, **how):
+def begin(*words, command=COMMAND, **how):
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
-    return subprocess.Popen([*COMMAND, *words], **how)
+    return subprocess.Popen([*command, *words], **how)
 
 
 def end(running):
@@ -57,7 +57,8 @@ def test_streams_that_are_closed_end_no_command(at_server, closed, code):
 
 def test_ctrl_c_ends_a_command_that_waits_for_a_server(at_server):
     at_server.script("*", [hang()], repeat="last")
-    running = begin("list", "app/llm", "--timeout", "60")
+    listening = [sys.executable, "-W", "error", "-c", LISTENING_TO_CTRL_C]
+    running = begin("list", "app/llm", "--timeout", "60", command=listening)
     at_server.journal.wait_for(1, timeout=PROGRAM_TIMEOUT)
     running.send_signal(signal.SIGINT)
     code, out, told = end(running)

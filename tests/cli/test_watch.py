@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from cli.conftest import LISTENING_TO_CTRL_C
 from llm_config_mock_server import MockServer, error, respond
 
 QUICK = ("--interval", "0.01")
@@ -131,15 +132,6 @@ def test_what_will_not_pass_ends_it(invoke, at_server):
     assert invoke("watch", "app llm").exit_code == 6
     assert invoke("watch", "app/llm", "--interval", "0").exit_code == 6
     assert invoke("watch", "app/llm", "--count", "0").exit_code == 2
-
-
-# A job in the background of a shell is born deaf to SIGINT, and so is what it starts: this test, say.
-LISTENING_TO_CTRL_C = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from llm_config_sdk.cli import main
-main()
-"""
 
 
 def test_ctrl_c_ends_it_cleanly(at_server):

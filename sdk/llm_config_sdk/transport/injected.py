@@ -75,7 +75,7 @@ class InjectedTransport(_Injected):
         if waiter is not None:
             self._wait(pool, waiter, request.endpoint, timeout)
         try:
-            return self._exchange(request, _left(give_up_at), give_up_at)
+            return self._exchange(request, _left(give_up_at, time.monotonic()), give_up_at)
         finally:
             pool.give_back()
 
@@ -125,13 +125,14 @@ class AsyncInjectedTransport(_Injected):
 
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
-        give_up_at = None if timeout is None else time.monotonic() + timeout
+        # By the event loop's time, which simulations move.
+        give_up_at = None if timeout is None else anyio.current_time() + timeout
         pool = self._pool_of(running_loop())
         waiter = pool.take(anyio.Event)
         if waiter is not None:
             await self._wait_async(pool, waiter, request.endpoint, timeout)
         try:
-            return await _apart(self._exchange, request, _left(give_up_at))
+            return await _apart(self._exchange, request, _left(give_up_at, anyio.current_time()))
         finally:
             pool.give_back()
 
@@ -201,9 +202,9 @@ def _most_connections(client: Any) -> int:
     return most if isinstance(most, int) and most > 0 else sys.maxsize
 
 
-def _left(give_up_at: float | None) -> float | None:
+def _left(give_up_at: float | None, now: float) -> float | None:
     """Seconds that are left; 0 would mean not to wait at all."""
-    return None if give_up_at is None else max(give_up_at - time.monotonic(), _LEAST_TIMEOUT)
+    return None if give_up_at is None else max(give_up_at - now, _LEAST_TIMEOUT)
 
 
 def _read_already(response: Any) -> Reply:
