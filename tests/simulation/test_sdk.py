@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from llm_config_sdk import TransportError, core, policy
+from llm_config_sdk import TransportError, outcomes, policy
 from simulation.sdk_world import simulate_sdk
 
 #: Seeds in CI, at about 50 ms each, and of how many one is run twice.
@@ -41,11 +41,11 @@ def repeats_writes_that_may_have_arrived(patch):
 
 
 def keeps_what_is_known_to_be_gone(patch):
-    patch.setattr(core.Core, "_forget_absent", lambda *_: None)
+    patch.setattr(outcomes.Outcomes, "_forget_absent", lambda *_: None)
 
 
 def keeps_what_was_overwritten(patch):
-    patch.setattr(core.Core, "forget_written", lambda *_: None)
+    patch.setattr(outcomes.Outcomes, "forget_written", lambda *_: None)
 
 
 def waits_longer_than_it_was_given(patch):
