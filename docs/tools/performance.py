@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import plots
+
 from llm_config_resilience.simulation import drawing
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ def picture(name: str) -> str:
     """Show a plot, the one for the page's colours."""
     told = {"light": ALTERNATIVES[name], "dark": "The same, for a dark page"}
     return "\n".join(
-        f"![{told[scheme]}](images/performance-{name}-{scheme}.svg#only-{scheme})" for scheme in drawing.SCHEMES
+        f"![{told[scheme]}](images/performance-{name}-{scheme}.svg#only-{scheme})"
+        for scheme in drawing.SCHEMES
     )
 
 

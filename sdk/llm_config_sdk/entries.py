@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pydantic_core
-from pydantic import Field, PrivateAttr, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from llm_config_sdk.contract import (
     CIPHERTEXT_FIELDS,
@@ -63,6 +63,10 @@ class Provenance:
 
 _UNMARKED: Final = Provenance(fetched_at=inf)  # of an age that nobody knows, which counts as none
 
+# Kept where pydantic keeps private attributes, and not declared as one: making and finding those costs more
+# than all else about an entry but its validation.
+_PROVENANCE: Final = "provenance"
+
 _IMMUTABLE: Final = (str, int, float, type(None), SecretStr)
 
 
@@ -105,8 +109,6 @@ class ConfigEntry(_Valued):
     metadata: Metadata
     secret: bool = False
 
-    _provenance: Provenance = PrivateAttr(default_factory=lambda: _UNMARKED)
-
     @model_validator(mode="after")
     def _wrap_secret(self) -> Self:
         value = self.stored_value
@@ -116,37 +118,37 @@ class ConfigEntry(_Valued):
         elif self.secret and not isinstance(value, SecretStr):
             text = value if isinstance(value, str) else pydantic_core.to_json(value).decode()
             fields["stored_value"] = SecretStr(text)
-        return self
+        return self.mark(_UNMARKED)
 
     @property
     def source(self) -> Source:
         """Where this copy came from: `server`, `cache`, `stale`, `snapshot` or `default`."""
-        return self._provenance.source
+        return self.provenance.source
 
     @property
     def endpoint(self) -> str | None:
         """The base URL that the value came from, where one is known."""
-        return self._provenance.endpoint
+        return self.provenance.endpoint
 
     @property
     def age(self) -> float:
         """Seconds since a server sent this value."""
-        return max(0.0, self._provenance.now() - self._provenance.fetched_at)
+        return max(0.0, self.provenance.now() - self.provenance.fetched_at)
 
     @property
     def is_stale(self) -> bool:
         """Whether the value is older than it should be, served because no fresh one was to be had."""
-        return self._provenance.source in {"stale", "snapshot"}
+        return self.provenance.source in {"stale", "snapshot"}
 
     @property
     def error(self) -> LLMConfigError | None:
         """What made a fallback necessary; `None` for an answer as it should be."""
-        return self._provenance.error
+        return self.provenance.error
 
     @property
     def attempts(self) -> int:
         """How many requests the call took; 0 for an answer without one."""
-        return self._provenance.attempts
+        return self.provenance.attempts
 
     @property
     def etag(self) -> str:
@@ -156,7 +158,8 @@ class ConfigEntry(_Valued):
     @property
     def provenance(self) -> Provenance:
         """Where this copy came from, all at once."""
-        return self._provenance
+        private: Any = self.__pydantic_private__
+        return private[_PROVENANCE] if private else _UNMARKED
 
     def with_provenance(self, provenance: Provenance) -> Self:
         """Copy the entry with another provenance."""
@@ -167,12 +170,11 @@ class ConfigEntry(_Valued):
         set_slot(twin, "__dict__", self.__dict__.copy())
         set_slot(twin, "__pydantic_extra__", None)
         set_slot(twin, "__pydantic_fields_set__", self.__pydantic_fields_set__)
-        set_slot(twin, "__pydantic_private__", {"_provenance": provenance})
-        return twin
+        return twin.mark(provenance)
 
     def mark(self, provenance: Provenance) -> Self:
         """Note where this very object came from: for whoever has just made it, before anybody else has it."""
-        self._provenance = provenance
+        object.__setattr__(self, "__pydantic_private__", {_PROVENANCE: provenance})
         return self
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
