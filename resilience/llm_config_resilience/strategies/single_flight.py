@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from llm_config_resilience.context import Context
 
 
+#: Who leads from the beginning waits for nobody, and most flights have one seat alone.
+_NEVER_WAITED_AT = Gate()
+
+
 class _Seat:
     """One call's part in a flight."""
 
@@ -26,7 +30,7 @@ class _Seat:
     def __init__(self, flight: _Flight, *, leads: bool) -> None:
         self.flight = flight
         self.leads = leads
-        self.gate = Gate()
+        self.gate = _NEVER_WAITED_AT if leads else Gate()
 
 
 class _Flight:
@@ -151,7 +155,8 @@ class SingleFlight(Strategy):
         with self._lock:
             self._end(flight)
             waiting = flight.waiting
-            flight.waiting = OrderedDict()
+            if waiting:
+                flight.waiting = OrderedDict()
         if waiting:
             flight.value = value
             flight.error = None if error is None else copy_of(error) or error
