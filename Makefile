@@ -12,9 +12,10 @@ FUZZ_SCALE ?= 25
 RUN_READY := $(VENV)/.ready-run
 TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
+PEERS_READY := $(VENV)/.ready-peers
 DEV_READY := $(VENV)/.ready-dev
 
-.PHONY: help demo test simulate fuzz faults coverage lint format bench performance docs wheel release-check hooks clean
+.PHONY: help demo test simulate fuzz faults coverage lint format bench performance peers docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +62,9 @@ performance: $(BENCH_READY)  ## Measure everything, and write docs/performance.m
 	@$(BIN)/python tests/benchmarks --json docs/performance.json
 	@$(BIN)/python docs/tools/performance.py
 
+peers: $(PEERS_READY)  ## Set up, and break the wire under other SDKs too; write the table into docs/explanation/comparison.md
+	@$(BIN)/python docs/tools/peers.py
+
 docs: $(DEV_READY)  ## Set up, and build the documentation's site into site/
 	@$(BIN)/python docs/tools/build.py
 
@@ -94,6 +98,10 @@ $(TEST_READY): $(RUN_READY) pyproject.toml constraints.txt
 
 $(BENCH_READY): $(TEST_READY) pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --group bench
+	@touch $@
+
+$(PEERS_READY): $(RUN_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group peers
 	@touch $@
 
 $(DEV_READY): $(BENCH_READY) pyproject.toml constraints.txt
