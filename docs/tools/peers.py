@@ -186,7 +186,10 @@ SDKS: Final = (
         wanted="wanted",
         envelope=lambda _, __: {"error": {"type": "api_error", "message": "broken"}},
         final={"stripe-should-retry": "false"},
-        remark="A `StripeClient` repeats nothing unless it is given `max_network_retries`.",
+        remark=(
+            "A `StripeClient` repeats nothing unless it is given `max_network_retries`;"
+            " calls of the module do, twice."
+        ),
     ),
     SDK(
         name="hvac",
