@@ -14,8 +14,9 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 PEERS_READY := $(VENV)/.ready-peers
 DEV_READY := $(VENV)/.ready-dev
+MUTATION_READY := $(VENV)/.ready-mutation
 
-.PHONY: help demo test simulate fuzz faults coverage lint format bench performance peers docs wheel release-check hooks clean
+.PHONY: help demo test simulate fuzz faults mutants coverage lint format bench performance peers docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +43,9 @@ simulate: $(TEST_READY)  ## Set up, and try more seeds than the tests do (SEEDS=
 
 faults: $(TEST_READY)  ## Set up, and break the wire in every way under every operation of the client
 	@FAULT_MATRIX=whole $(BIN)/python -m pytest -q -n 4 tests/integration/test_fault_matrix.py
+
+mutants: $(MUTATION_READY)  ## Set up, break engine, breaker, retry and decoding, and see the tests notice (MUTANTS=20 SEED=0 MODULES=…)
+	@$(BIN)/python tests/mutation --mutants $(or $(MUTANTS),20) --seed $(or $(SEED),0) $(MODULES)
 
 lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages
 	@$(BIN)/ruff check .
@@ -106,4 +110,8 @@ $(PEERS_READY): $(RUN_READY) pyproject.toml constraints.txt
 
 $(DEV_READY): $(BENCH_READY) pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
+
+$(MUTATION_READY): $(TEST_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group mutation
 	@touch $@
