@@ -480,6 +480,8 @@ def test_a_reload_refuses_what_the_constructor_refuses(breaker):
         {"failure_rate": 1.5},
         {"slow_after": 0},
         {"slow_rate": 0},
+        {"slow_rate": -0.5},
+        {"window": -1},
         {"refresh_every": 0},
     ],
 )

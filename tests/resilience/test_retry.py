@@ -147,6 +147,12 @@ def test_a_retry_after_that_cannot_be_read_is_ignored(clock, script, hint):
     assert clock.sleeps == [0.1]
 
 
+def test_an_error_that_outlasts_its_attempts_says_nothing_of_a_budget(colour, clock, script):
+    with pytest.raises(OSError, match="down") as caught:
+        colour.call(Pipeline(Retry(STEADY), clock=clock), script(OSError("down")))
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_a_spent_budget_raises_the_original_error_with_a_note(colour, clock, script, events):
     budget = RetryBudget(quota=5, retry_cost=5)
     pipeline = Pipeline(Retry(STEADY, budget=budget), clock=clock, listeners=[events.append])
