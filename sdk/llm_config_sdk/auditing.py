@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from llm_config_resilience.locks import new_lock
 from llm_config_sdk import operations
 from llm_config_sdk.contract import IDEMPOTENCY_KEY_HEADER
 from llm_config_sdk.observability.events import Incident
@@ -43,21 +44,27 @@ class Ledger:
     """The writes of one client that were acknowledged and not compared yet."""
 
     def __init__(self) -> None:
+        self._lock = new_lock()
         self._writes: deque[Write] = deque(maxlen=_REMEMBERED)
 
     def note(self, call: Call[object]) -> None:
         """Remember a write; not under an idempotency key, whose reply may be that of an earlier request."""
         if IDEMPOTENCY_KEY_HEADER not in call.headers:
-            self._writes.append(Write(observed(call), call.progress.acknowledged))
+            write = Write(observed(call), call.progress.acknowledged)
+            with self._lock:
+                self._writes.append(write)
 
     def compare(self) -> Comparison:
         """Begin to compare what there is now."""
-        return Comparison(tuple(self._writes))
+        with self._lock:
+            return Comparison(tuple(self._writes))
 
     def settle(self, comparison: Comparison) -> list[Incident]:
         """Forget what was compared; returns an incident for each write that the log does not know."""
         compared = set(comparison.writes)
-        self._writes = deque((write for write in self._writes if write not in compared), maxlen=_REMEMBERED)
+        with self._lock:
+            left = [write for write in self._writes if write not in compared]
+            self._writes = deque(left, maxlen=_REMEMBERED)
         return [
             Incident(
                 "audit_gap",

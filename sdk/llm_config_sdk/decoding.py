@@ -39,7 +39,7 @@ from llm_config_sdk.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -82,11 +82,13 @@ class Reply:
         status: The HTTP status.
         headers: The headers, names in lower case.
         body: The body, decompressed.
+        raw_headers: The headers as they came, one by one, where they are known so.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)  # a server may say back what it was sent
     body: bytes = field(repr=False)
+    raw_headers: Sequence[tuple[bytes, bytes]] = field(default=(), repr=False)
 
     @property
     def is_success(self) -> bool:

@@ -99,3 +99,23 @@ def test_headers_and_body_are_in_no_repr():
     request = WireRequest("GET", Endpoint.parse("http://a"), "/", {"Authorization": "t0k3n"}, b"s3cr3t")
     assert "t0k3n" not in repr(request)
     assert "s3cr3t" not in repr(request)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_gzip_may_have_several_members(size):
+    packed = gzip.compress(b"one, ") + gzip.compress(b"two, ") + gzip.compress(b"three")
+    pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
+    assert read([(b"content-encoding", b"gzip")], *pieces).body == b"one, two, three"
+
+
+def test_several_members_are_bounded_together():
+    packed = gzip.compress(b"x" * 60) * 2
+    with pytest.raises(ResponseDecodeError, match="unpacks to more than 100 bytes"):
+        read([(b"content-encoding", b"gzip")], packed)
+
+
+def test_a_broken_encoding_takes_no_frames_along():
+    with pytest.raises(ResponseDecodeError, match="gzip encoding is broken") as caught:
+        read([(b"content-encoding", b"gzip")], b"s3cr3t")
+    assert caught.value.__cause__ is not None
+    assert caught.value.__cause__.__traceback__ is None

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,7 +28,9 @@ from llm_config_sdk import (
     TransportError,
 )
 from llm_config_sdk.transport import Endpoint, WireRequest, stack as stack_module
+from llm_config_sdk.transport.connection import Connection, Deadline, Route
 from llm_config_sdk.transport.exchange import ReplyReader
+from llm_config_sdk.transport.mounted import from_httpx
 from llm_config_sdk.transport.pool import Pool
 
 AMPLE = 5.0  # seconds
@@ -329,6 +333,85 @@ sys.exit(os.waitstatus_to_exitcode(status))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+# --- Connecting, and what a caller is handling meanwhile ------------------------------------------
+
+
+class Unreachable:
+    """A family whose every connection times out, and which remembers how long each might take."""
+
+    class ConnectTimeout(Exception):  # noqa: N818  # httpcore's name
+        pass
+
+    class ConnectError(Exception):
+        pass
+
+    def __init__(self):
+        self.given = []
+
+    def SyncBackend(self):  # noqa: N802
+        return self
+
+    def connect_tcp(self, _host, _port, timeout):
+        self.given.append(timeout)
+        raise self.ConnectTimeout
+
+
+def test_a_hosts_addresses_share_what_is_left_of_the_time(monkeypatch):
+    found = [(2, 1, 6, "", (f"127.0.0.{number}", 9)) for number in range(1, 5)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    family = Unreachable()
+    with pytest.raises(family.ConnectTimeout):
+        Connection._reach(Route("many", 9, Endpoint.parse("http://many:9")), family, Deadline(family, 12.0))
+    assert family.given == [pytest.approx(share, abs=0.5) for share in (3, 4, 6, 12)]
+
+
+def test_a_dead_address_leads_on_to_the_next(server, monkeypatch):
+    found = [(2, 1, 6, "", (host, server.port)) for host in ("127.0.0.9", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    transport = StackTransport()
+    assert transport.send(health(server), AMPLE).status == 200
+    transport.close()
+
+
+def test_what_a_caller_is_handling_says_nothing_of_an_exchange(wire, server):
+    server.script("*", reset())
+    mine = ssl.SSLCertVerificationError(1, "of another server: bytearray(my own text)")
+    mine.verify_message = "certificate has expired"
+    with pytest.raises(TransportError) as caught:  # noqa: PT012
+        try:
+            raise mine
+        except ssl.SSLError:
+            wire.send(health(server))
+    assert not isinstance(caught.value, ConnectFailedError)
+    assert not caught.value.never_sent
+    assert mine.args == (1, "of another server: bytearray(my own text)")
+    assert mine.__traceback__ is not None
+
+
+def test_connections_to_other_servers_do_not_lie_idle_for_ever(server, backup):
+    transport = StackTransport()
+    transport.send(health(server), AMPLE)
+    transport.send(health(backup), AMPLE)
+    (pool,) = transport._pools.values()
+    for idle in pool._idle.values():
+        for connection in idle:
+            connection.keep(-1.0)
+    transport.send(health(server), AMPLE)
+    assert sum(map(len, pool._idle.values())) == 1
+    transport.close()
+
+
+def test_a_connection_that_comes_back_to_a_closed_transport_is_closed(server):
+    transport = StackTransport()
+    transport.send(health(server), AMPLE)
+    (pool,) = transport._pools.values()
+    (idle,) = pool._idle.values()
+    connection = idle[0]
+    transport.close()
+    assert not transport._keep(pool, Endpoint.parse(server.url), connection)
+    assert not idle
+
+
 # --- Mounted in a client of httpx ---------------------------------------------------------------
 
 
@@ -346,6 +429,25 @@ def test_it_serves_a_client_of_httpx_in_the_terms_of_httpx(server):
         with pytest.raises(httpx.ConnectError) as caught:
             client.get("/health")
         assert isinstance(caught.value.__cause__, ConnectFailedError)
+
+
+def test_cookies_hosts_and_lengths_pass_as_with_httpxs_own_transport(server):
+    with httpx.Client(transport=StackTransport(), base_url=server.url) as client:
+        cookies = {"set-cookie": "a=1", "Set-Cookie": "b=2"}
+        server.script("*", respond(200, b"", headers=cookies))
+        assert dict(client.get("/health").cookies) == {"a": "1", "b": "2"}
+        client.get("/health", headers={"Host": "virtual.example", "X-Snow": "\N{SNOWMAN}".encode()})
+        assert server.journal[-1].request.header("host") == "virtual.example"
+        assert int(client.head("/health").headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("timeout", "expected"),
+    [(2.0, 2.0), (httpx.Timeout(1.0, read=3.0), 3.0), (httpx.Timeout(None, connect=0.3), None), (None, None)],
+)
+def test_the_longest_of_httpxs_timeouts_counts(timeout, expected):
+    request = httpx.Client(timeout=timeout).build_request("GET", "http://a/")
+    assert from_httpx(request, b"")[1] == expected
 
 
 async def test_its_async_twin_does_too(server):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import select
+import socket
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from llm_config_sdk.transport.proxies import Proxy
 
 _READ_BYTES: Final = 64 * 1024  # at once
-_WRITE_BYTES: Final = 64 * 1024  # at once, so that the deadline is looked at in between
+_WRITE_BYTES: Final = 16 * 1024  # at once, so that the deadline is looked at in between
 _CLOSE_TIMEOUT: Final = 1.0  # seconds that closing a broken connection may take
 
 
@@ -188,7 +189,7 @@ class Connection(_Connection):
         Raises:
             Exception: One of the family's.
         """
-        stream = family.SyncBackend().connect_tcp(route.host, route.port, deadline.left("Connect"))
+        stream = cls._reach(route, family, deadline)
         made = cls(route, stream, family, max_response_bytes)
         try:
             if route.proxy_tls is not None:
@@ -202,6 +203,22 @@ class Connection(_Connection):
             made.close()
             raise
         return made
+
+    @staticmethod
+    def _reach(route: Route, family: Any, deadline: Deadline) -> Any:
+        """Try the host's addresses in turn; each has its share of the time, and none more than is left."""
+        backend = family.SyncBackend()
+        found = socket.getaddrinfo(route.host, route.port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        for number, address in enumerate(addresses, 1):
+            left = deadline.left("Connect")
+            share = None if left is None else left / (len(addresses) - number + 1)
+            try:
+                return backend.connect_tcp(address, route.port, share)
+            except (family.ConnectError, family.ConnectTimeout):
+                if number == len(addresses):
+                    raise
+        raise family.ConnectError(f"{route.host} has no address")
 
     def exchange(self, request: WireRequest, deadline: Deadline) -> Reply:
         """Send a request and read the whole reply.
@@ -242,7 +259,7 @@ class AsyncConnection(_Connection):
         cls, route: Route, family: Any, max_response_bytes: int, deadline: Deadline
     ) -> AsyncConnection:
         """Connect, and bring TLS and a proxy's tunnel up."""
-        stream = await family.AnyIOBackend().connect_tcp(route.host, route.port, deadline.left("Connect"))
+        stream = await cls._reach(route, family, deadline)
         made = cls(route, stream, family, max_response_bytes)
         try:
             if route.proxy_tls is not None:
@@ -256,6 +273,11 @@ class AsyncConnection(_Connection):
             await made.aclose()
             raise
         return made
+
+    @staticmethod
+    async def _reach(route: Route, family: Any, deadline: Deadline) -> Any:
+        """Try the host's addresses, within what is left; anyio does so side by side (RFC 6555)."""
+        return await family.AnyIOBackend().connect_tcp(route.host, route.port, deadline.left("Connect"))
 
     async def exchange(self, request: WireRequest, deadline: Deadline) -> Reply:
         """Send a request and read the whole reply."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from llm_config_sdk.decoding import Reply
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_RESPONSE_BYTES: Final = 32 * 1024 * 1024
 """Bytes of a body, on the wire and after decompression: sixteen times what a server accepts as one value."""
 
+_GZIP: Final = 16 + zlib.MAX_WBITS  # how zlib is told
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"[0-9A-Za-z._~-]+|[0-9A-Fa-f:.]+")  # a name or IPv4 address, or an IPv6 address
 _PATH: Final = re.compile(r"[!$-;=@-Z_a-z~]*")  # RFC 3986's characters of a path
@@ -159,12 +160,13 @@ class ReplyReader:
     def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]], *, max_bytes: int) -> None:
         self.failure: ResponseDecodeError | None = None
         self._status = status
-        self._headers = _lowered(headers)
+        self._raw_headers = tuple(headers)
+        self._headers = joined(self._raw_headers)
         self._max_bytes = max_bytes
         self._body = bytearray()  # no list of pieces: each costs more than it holds, where they are small
         self._on_wire = 0
         encoding = self._headers.get("content-encoding", "identity").strip().lower()
-        self._gunzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding in {"gzip", "x-gzip"} else None
+        self._gunzip = zlib.decompressobj(_GZIP) if encoding in {"gzip", "x-gzip"} else None
         if self._gunzip is None and encoding not in {"", "identity"}:
             self._fail(f"it is encoded as {encoding[:40]!r}, which was not asked for")
 
@@ -177,13 +179,23 @@ class ReplyReader:
             return self._fail(f"it is larger than {self._max_bytes} bytes")
         if self._gunzip is not None:
             try:
-                chunk = self._gunzip.decompress(chunk, self._max_bytes - len(self._body) + 1)
-            except zlib.error as error:
-                return self._fail("its gzip encoding is broken", error)
+                chunk = self._unpacked(chunk, self._gunzip)
+            except zlib.error as error:  # without its frames: they hold the bytes
+                return self._fail("its gzip encoding is broken", error.with_traceback(None))
         self._body += chunk
         if len(self._body) > self._max_bytes:
             return self._fail(f"it unpacks to more than {self._max_bytes} bytes")
         return True
+
+    def _unpacked(self, chunk: bytes, gunzip: Any) -> bytes:
+        """Decompress, member by member (RFC 1952, section 2.2), one byte more than allowed at most."""
+        most = self._max_bytes - len(self._body) + 1
+        unpacked: bytes = gunzip.decompress(chunk, most)
+        while gunzip.eof and gunzip.unused_data and len(unpacked) < most:
+            rest = gunzip.unused_data
+            self._gunzip = gunzip = zlib.decompressobj(_GZIP)
+            unpacked += gunzip.decompress(rest, most - len(unpacked))
+        return unpacked
 
     def reply(self) -> Reply:
         """Finish.
@@ -195,7 +207,7 @@ class ReplyReader:
             self._fail("its gzip encoding is cut off")
         if self.failure is not None:
             raise self.failure
-        return Reply(self._status, self._headers, bytes(self._body))
+        return Reply(self._status, self._headers, bytes(self._body), self._raw_headers)
 
     def _fail(self, what: str, cause: Exception | None = None) -> bool:
         self._body.clear()
@@ -204,12 +216,13 @@ class ReplyReader:
         return False
 
 
-def _lowered(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
+def joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Read raw headers: names in lower case, the values of one name together (RFC 9110, section 5.3)."""
+    found: dict[str, str] = {}
     for name, value in headers:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        joined[key] = f"{joined[key]}, {text}" if key in joined else text
-    return joined
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 def wire_headers(request: WireRequest) -> list[tuple[bytes, bytes]]:

@@ -69,17 +69,24 @@ class InjectedTransport(_Injected):
 
     def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply. Raises as `StackTransport.send`."""
+        outside = sys.exception()
         give_up_at = None if timeout is None else time.monotonic() + timeout
         pool = self._pool_of(self)
         waiter = pool.take(threading.Event)
         if waiter is not None:
             self._wait(pool, waiter, request.endpoint, timeout)
         try:
-            return self._exchange(request, _left(give_up_at, time.monotonic()), give_up_at)
+            return self._exchange(request, _left(give_up_at, time.monotonic()), give_up_at, outside)
         finally:
             pool.give_back()
 
-    def _exchange(self, request: WireRequest, timeout: float | None, give_up_at: float | None) -> Reply:
+    def _exchange(
+        self,
+        request: WireRequest,
+        timeout: float | None,
+        give_up_at: float | None,
+        outside: BaseException | None,
+    ) -> Reply:
         reader: ReplyReader | None = None
         try:
             response = self._client.send(_build(self._client, request, timeout), **_options(request))
@@ -99,9 +106,9 @@ class InjectedTransport(_Injected):
             raise
         except Exception as error:  # what it means is looked up, and it is raised
             if reader is not None and reader.failure is not None:
-                made_safe(error)
+                made_safe(error, outside)
                 raise reader.failure from error
-            return _reply_or_raise(error, request, timeout)
+            return _reply_or_raise(error, request, timeout, outside)
 
     def close(self) -> None:
         """Leave the client open: it is the caller's."""
@@ -220,15 +227,17 @@ def _options(request: WireRequest) -> dict[str, Any]:
     return {"stream": True, "follow_redirects": False, **own_auth}
 
 
-def _reply_or_raise(error: Exception, request: WireRequest, timeout: float | None) -> Reply:
+def _reply_or_raise(
+    error: Exception, request: WireRequest, timeout: float | None, outside: BaseException | None = None
+) -> Reply:
     """Turn an error into ours; one that a hook of the client's made of a reply is that reply again."""
     response = getattr(error, "response", None) if type(error).__name__ == "HTTPStatusError" else None
     if response is not None:
         return _read_already(response)
-    mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+    mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
     if mapped is None:
         raise error
-    made_safe(error)
+    made_safe(error, outside)
     raise mapped from error
 
 

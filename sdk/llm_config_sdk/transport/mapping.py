@@ -78,13 +78,17 @@ _FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 
 
-def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) -> LLMConfigError | None:
+def map_error(
+    error: Exception, *, endpoint: str, timeout: float | None = None, outside: BaseException | None = None
+) -> LLMConfigError | None:
     """Turn a library's exception into ours.
 
     Args:
         error: What the library raised.
         endpoint: The base URL that was asked.
         timeout: Seconds that the exchange had, for the message of a timeout.
+        outside: What the caller was handling when the exchange began: Python names it as the context of what
+            happens meanwhile, and it has nothing to do with that.
 
     Returns:
         The error to raise `from` it, or `None` where it is not an HTTP library's at all.
@@ -101,11 +105,11 @@ def map_error(error: Exception, *, endpoint: str, timeout: float | None = None) 
     if issubclass(cls, RequestTimeoutError):
         allowed = f" (it had {timeout:.3g} s)" if timeout is not None else ""
         return cls(f"timed out while {phase}{allowed}", **facts)
-    refused = _tls_refusal(error)
-    if refused is not None:
+    refused = _tls_refusal(error, outside)
+    if refused is not None and (cls is ConnectFailedError or refused[0] == "client_certificate"):
         reason, told = refused
         return ConnectFailedError(told, endpoint=endpoint, details={"tls": reason})
-    said = _reason(error) or _unquoted(str(error)) or type(error).__name__
+    said = _reason(error, outside) or _unquoted(str(error)) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
 
 
@@ -130,13 +134,13 @@ def _row_for(error: Exception) -> _Row | None:
     return None
 
 
-def _tls_refusal(error: BaseException) -> tuple[TlsRefusal, str] | None:
+def _tls_refusal(error: BaseException, outside: BaseException | None) -> tuple[TlsRefusal, str] | None:
     """Say why one of the two sides does not go on with the other by TLS; `None` where that is not the matter.
 
-    Nothing was received then, even where the client had begun to send: TLS 1.3 asks for the client's own
-    certificate while the request is on its way, and whoever has none is refused before it is read.
+    In the handshake nothing was sent. Behind it only the want of a certificate says that nothing was
+    received: TLS 1.3 asks for one while the request is on its way, and who has none is refused unread.
     """
-    for cause in _causes(error):
+    for cause in _causes(error, outside):
         if isinstance(cause, ssl.SSLCertVerificationError):
             reason = _VERIFY_REASONS.get(getattr(cause, "verify_code", 0), "untrusted")
             return reason, f"the server's TLS certificate is not accepted: {cause.verify_message}"
@@ -177,10 +181,10 @@ _TLS_WORDS: Final[Mapping[TlsRefusal, str]] = {
 }
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, outside: BaseException | None) -> str:
     """Say what the operating system said: the async libraries tell of attempts, and not of the reason."""
     reasons: dict[str, None] = {}
-    for cause in _causes(error):
+    for cause in _causes(error, outside):
         if isinstance(cause, ssl.SSLError):  # it counts in numbers of its own
             return ""
         if isinstance(cause, OSError) and cause.errno is not None:
@@ -190,14 +194,14 @@ def _reason(error: BaseException) -> str:
     return "; ".join(reasons)
 
 
-def made_safe(error: BaseException) -> None:
+def made_safe(error: BaseException, outside: BaseException | None = None) -> None:
     """Take out of an error, and of those behind it, what may hold a token or a value.
 
     That is what h11 quotes of an answer that is no HTTP, and the frames that handle bytes, here and in the
     libraries: they say nothing to a caller, and their locals hold what was sent, which crash reporters pass
     on. The frames of a caller's own hooks and transports stay.
     """
-    for each in _causes(error):
+    for each in _causes(error, outside):
         each.__traceback__ = _own_frames(each.__traceback__)
         each.args = tuple(_unquoted(part) if isinstance(part, str) else part for part in each.args)
 
@@ -219,9 +223,9 @@ def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
     return kept[0] if kept else None
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk an error and what is behind it: causes, contexts, the members of groups."""
-    waiting, seen = [error], set[int]()
+def _causes(error: BaseException, outside: BaseException | None) -> Iterator[BaseException]:
+    """Walk an error and what is behind it, causes, contexts, the members of groups, up to what is outside."""
+    waiting, seen = [error], {id(outside)}
     while waiting and len(seen) < _CAUSES_FOLLOWED:
         found = waiting.pop(0)
         if id(found) in seen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import httpx
@@ -13,7 +14,7 @@ from llm_config_sdk.errors import (
     ResponseDecodeError,
     TransportError,
 )
-from llm_config_sdk.transport.exchange import Endpoint, WireRequest
+from llm_config_sdk.transport.exchange import Endpoint, WireRequest, joined
 from llm_config_sdk.transport.mapping import IN_LINE
 
 if TYPE_CHECKING:
@@ -27,19 +28,25 @@ _HOP_BY_HOP: Final = frozenset(
 def from_httpx(request: httpx.Request, body: bytes) -> tuple[WireRequest, float | None]:
     """Read a request whose body has been read, and the longest of its timeouts."""
     url = request.url
+    headers = joined(request.headers.raw)
     endpoint = Endpoint.parse(f"{url.scheme}://{url.netloc.decode('ascii')}")
-    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
-    timeouts = [seconds for seconds in request.extensions.get("timeout", {}).values() if seconds is not None]
-    wire = WireRequest(request.method, endpoint, url.raw_path.decode("ascii"), headers, body or None)
-    return wire, max(timeouts, default=None)
+    endpoint = replace(endpoint, authority=headers.get("host", endpoint.authority))
+    kept = {name: value for name, value in headers.items() if name not in _HOP_BY_HOP}
+    timeouts = list(request.extensions.get("timeout", {}).values())
+    wire = WireRequest(request.method, endpoint, url.raw_path.decode("ascii"), kept, body or None)
+    return wire, None if None in timeouts else max(timeouts, default=None)
 
 
-_BODY_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_BODY_HEADERS: Final = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
 def to_httpx(reply: Reply, request: httpx.Request) -> httpx.Response:
     """Write a response whose body is there, decompressed."""
-    headers = {name: value for name, value in reply.headers.items() if name not in _BODY_HEADERS}
+    headers = [
+        (name, value)
+        for name, value in reply.raw_headers
+        if name.lower() not in _BODY_HEADERS or request.method == "HEAD"
+    ]
     return httpx.Response(reply.status, headers=headers, content=reply.body, request=request)
 
 

@@ -29,7 +29,8 @@ class Pool(Slots, Generic[ConnectionT]):
         """Take the connection given back last that still stands; the others are to be closed."""
         idle = self._idle[endpoint.scheme, endpoint.host, endpoint.port]
         dead: list[ConnectionT] = []
-        self._drop_oldest(idle, dead)
+        for each in tuple(self._idle.values()):
+            self._drop_oldest(each, dead)
         while True:
             try:
                 connection = idle.pop()
@@ -53,6 +54,14 @@ class Pool(Slots, Generic[ConnectionT]):
     def push_idle(self, endpoint: Endpoint, connection: ConnectionT) -> None:
         """Keep a connection for the next exchange."""
         self._idle[endpoint.scheme, endpoint.host, endpoint.port].append(connection)
+
+    def take_back(self, endpoint: Endpoint, connection: ConnectionT) -> bool:
+        """Take a connection back that was pushed; say whether it was still there."""
+        try:
+            self._idle[endpoint.scheme, endpoint.host, endpoint.port].remove(connection)
+        except ValueError:
+            return False
+        return True
 
     def drain(self) -> list[ConnectionT]:
         """Take every idle connection, to be closed."""

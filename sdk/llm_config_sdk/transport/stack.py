@@ -10,6 +10,7 @@ Both transports are `httpx` transports too, so that one can be mounted in an `ht
 from __future__ import annotations
 
 import importlib
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.request import getproxies_environment
@@ -83,10 +84,11 @@ class _Stack(Line[Pool[Any]]):
 
     def _keep(self, pool: Pool[Any], endpoint: Endpoint, connection: Connection | AsyncConnection) -> bool:
         """Keep a connection for the next exchange, if it may carry one."""
-        if self._closed or not connection.keep(self._keepalive_expiry):
+        if not connection.keep(self._keepalive_expiry):
             return False
         pool.push_idle(endpoint, connection)
-        return True
+        # Looked at last: whoever closes meanwhile finds it in the pool, or it is taken out again here.
+        return not self._closed or not pool.take_back(endpoint, connection)
 
 
 class StackTransport(_Stack, httpx.BaseTransport):
@@ -113,6 +115,7 @@ class StackTransport(_Stack, httpx.BaseTransport):
             ResponseDecodeError: The answer is too large, or its encoding is broken.
         """
         self._check_open()
+        outside = sys.exception()
         deadline = Deadline(self._core, timeout)
         pool: Pool[Connection] = self._pool_of(self)
         waiter = pool.take(threading.Event)
@@ -121,26 +124,26 @@ class StackTransport(_Stack, httpx.BaseTransport):
         try:
             return self._exchange(pool, request, deadline)
         except Exception as error:
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
             if mapped is None:
                 raise
-            made_safe(error)
+            made_safe(error, outside)
             raise mapped from error
         finally:
             pool.give_back()
 
     def _exchange(self, pool: Pool[Connection], request: WireRequest, deadline: Deadline) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
-        for expired in dead:
-            expired.close()
-        if connection is None:
-            connection = self._connect(request.endpoint, deadline)
         kept = False
         try:
+            for expired in dead:
+                expired.close()
+            if connection is None:
+                connection = self._connect(request.endpoint, deadline)
             reply = connection.exchange(request, deadline)
             kept = self._keep(pool, request.endpoint, connection)
         finally:
-            if not kept:
+            if connection is not None and not kept:
                 connection.close()
         return reply
 
@@ -172,6 +175,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
     async def send(self, request: WireRequest, timeout: float | None) -> Reply:
         """Send once and read the whole reply, within `timeout` seconds. Raises as `StackTransport.send`."""
         self._check_open()
+        outside = sys.exception()
         deadline = Deadline(self._core, timeout)
         pool: Pool[AsyncConnection] = self._pool_of(running_loop())
         waiter = pool.take(anyio.Event)
@@ -180,26 +184,26 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         try:
             return await self._exchange(pool, request, deadline)
         except Exception as error:
-            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout)
+            mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
             if mapped is None:
                 raise
-            made_safe(error)
+            made_safe(error, outside)
             raise mapped from error
         finally:
             pool.give_back()
 
     async def _exchange(self, pool: Pool[AsyncConnection], request: WireRequest, deadline: Deadline) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
-        for expired in dead:
-            await expired.aclose()
-        if connection is None:
-            connection = await self._connect(request.endpoint, deadline)
         kept = False
         try:
+            for expired in dead:
+                await expired.aclose()
+            if connection is None:
+                connection = await self._connect(request.endpoint, deadline)
             reply = await connection.exchange(request, deadline)
             kept = self._keep(pool, request.endpoint, connection)
         finally:
-            if not kept:
+            if connection is not None and not kept:
                 await connection.aclose()
         return reply
 
