@@ -163,7 +163,7 @@ class Core:
         twin._parent = self  # noqa: SLF001  # a copy of this very class
         twin.attempts, twin.outcomes = Attempts(twin), Outcomes(twin)
         twin.closing = Gate(outlives_calls=True)
-        self.closing.watch(twin.closing.open)
+        twin.closing.follow(self.closing)
         if timeout is not None:
             twin.timeout = self.timeout_for(timeout)
         if environment is not None:

@@ -137,7 +137,7 @@ class Watch:
         self._closing = Gate(outlives_calls=True)
         self._pending: list[Change] = []
         self._polled = False
-        closing.watch(self._closing.open)
+        self._closing.follow(closing)
 
     def __iter__(self) -> Self:
         return self
@@ -184,7 +184,7 @@ class AsyncWatch:
         self._closing = Gate(outlives_calls=True)
         self._pending: list[Change] = []
         self._polled = False
-        closing.watch(self._closing.open)
+        self._closing.follow(closing)
 
     def __aiter__(self) -> Self:
         return self

@@ -1,7 +1,9 @@
 """What makes a client worth keeping: watching, binding, last known good, many at once."""
 
+import gc
 import queue
 import threading
+import tracemalloc
 from functools import partial
 
 import anyio
@@ -158,6 +160,32 @@ def test_closing_the_client_ends_a_watch_that_waits(server, put):
     client.close()
     ended.join(30)
     assert not ended.is_alive()
+
+
+def test_closing_the_client_ends_a_watch_of_a_copy(server):
+    client = as_admin(server)
+    changes = client.with_options(timeout=1).watch(NAMESPACE, interval=3600.0)
+    client.close()
+    assert list(changes) == []
+
+
+def test_a_client_keeps_nothing_of_copies_and_watches_that_are_gone(connect):
+    client = connect()
+
+    def come_and_go(times):
+        for _ in range(times):
+            client.with_options(timeout=1)
+            client.watch(NAMESPACE).close()
+        gc.collect()
+
+    come_and_go(100)
+    tracemalloc.start()
+    try:
+        come_and_go(1_000)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000  # bytes; with 100 for each it would be twice that, and more
 
 
 def test_a_watch_tells_what_is_there_at_first_where_it_is_asked_to(connect, put, follow):
