@@ -16,7 +16,7 @@ PEERS_READY := $(VENV)/.ready-peers
 DEV_READY := $(VENV)/.ready-dev
 MUTATION_READY := $(VENV)/.ready-mutation
 
-.PHONY: help demo test simulate fuzz faults mutants coverage lint format bench performance peers docs wheel release-check hooks clean
+.PHONY: help demo test simulate fuzz faults soak mutants coverage lint format bench performance peers docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ faults: $(TEST_READY)  ## Set up, and break the wire in every way under every op
 
 mutants: $(MUTATION_READY)  ## Set up, break engine, breaker, retry and decoding, and see the tests notice (MUTANTS=20 SEED=0 MODULES=…)
 	@$(BIN)/python tests/mutation --mutants $(or $(MUTANTS),20) --seed $(or $(SEED),0) $(MODULES)
+
+soak: $(TEST_READY)  ## Set up, and see that memory and descriptors stay flat under load and faults (SOAK=180 seconds)
+	@PYTHONPATH=tests $(BIN)/python -m integration.soak $(SOAK)
 
 lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages
 	@$(BIN)/ruff check .

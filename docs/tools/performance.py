@@ -77,6 +77,10 @@ many callers.""",
         ("errors", "failover"),
     ),
     "outage": ("Simulated, on a clock moved by hand: the same in every run.", ()),
+    "deadlines": (
+        "Calls whose answer has no end, and programs that start while no server is of help.",
+        (),
+    ),
     "footprint": ("Memory, allocations, imports.", ()),
     "server": ("The reference server of this project, beside one that tests often use.", ()),
 }

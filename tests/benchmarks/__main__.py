@@ -31,6 +31,7 @@ BENCHMARKS: Final = (
     "growth",
     "faults",
     "outage",
+    "deadlines",
     "footprint",
     "server",
 )

@@ -85,4 +85,18 @@ GOALS: Final[dict[str, Goal]] = {
     "import": Goal(
         "Importing the SDK, beside the four libraries with one model and one settings class", "at most", 1.25
     ),
+    # --- 8: deadlines ---
+    "early": Goal("A call ends after its deadline of 0.5 s, and not before", "at least", 0, " ms"),
+    "late, median": Goal(
+        "After that deadline, whatever the server does, the median of the worst case", "at most", 50, " ms"
+    ),
+    "late, worst": Goal("The same, the worst call of all", "at most", 50, " ms"),
+    "401": Goal(
+        "A program that starts with a token that is refused learns of it, at worst", "at most", 100, " ms"
+    ),
+    "snapshot": Goal(
+        "A program that starts with no server there has its snapshot's answer, at worst", "at most", 50, " ms"
+    ),
+    "429, least": Goal("A call that is told to come again in 1 s waits for so long", "at least", 1000, " ms"),
+    "429, most": Goal("And hardly longer", "at most", 1300, " ms"),
 }

@@ -22,6 +22,7 @@ PEERS = {
     "growth": (),
     "faults": ("httpx", "pybreaker", "tenacity"),
     "outage": ("tenacity",),
+    "deadlines": (),
     "footprint": ("cachetools", "httpx2", "memray", "tenacity"),
     "server": ("pytest_httpserver",),
 }
@@ -37,6 +38,7 @@ TABLES = {
     "growth": {"entries", "endpoints"},
     "faults": {"errors", "slow answers", "slow endpoint", "failover", "timeline"},
     "outage": {"one client", "fleet", "busy"},
+    "deadlines": {"lateness", "starts", "429"},
     "footprint": {"import", "memory", "allocations"},
     "server": {"life", "start", "answers"},
 }
