@@ -148,7 +148,7 @@ class Load:
             partial(client.get_config, NAMESPACE, key, fresh=True),
             partial(client.with_options(timeout=0.2).get_config, NAMESPACE, key),
             partial(client.set_config, NAMESPACE, key, draw.random()),
-            partial(client.get_many, [(NAMESPACE, key), (NAMESPACE, f"nothing-{draw.random()}")]),
+            partial(client.get_many, [(NAMESPACE, key), (NAMESPACE, f"no-{key}")]),
             client.health_check,
         ]
         return draw.choice(calls)
