@@ -57,7 +57,8 @@ stamina retry only, pybreaker is a breaker only, hyx has no sync side.""",
     "client": (
         """\
 One caller, over a connection that is kept. `get_config` reads, validates and keeps an entry, with deadline,
-retry, failover and breaker around it; the others parse JSON.""",
+retry, failover and breaker around it; the others parse JSON. A raw socket is the limit, and on the clock it
+waits for two programs to be woken: the quieter a machine is, the more of every figure that is.""",
         ("client",),
     ),
     "cached": (
@@ -68,7 +69,9 @@ A read that needs no server. Ratios are to `get_config`: 10 is ten times as slow
     "throughput": (
         """\
 Callers that ask again as soon as they are answered: answers a second, and the ratio to bare httpx with as
-many callers.""",
+many callers. At most a hundred requests are under way at once (`max_in_flight`). Up to there an event loop
+has more connections to look after, and beyond it callers wait in line: what both cost is in the tables of
+processor time, and is what throughput loses between 10 callers and 2,000.""",
         ("throughput",),
     ),
     "growth": ("How the cost of a read grows with what a client holds.", ("entries",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
 import queue
 import threading
@@ -13,6 +14,8 @@ from llm_config_resilience.clock import in_trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+_log = logging.getLogger("llm_config_resilience")
 
 #: Threads a pipeline: detached work refreshes caches, it is not the traffic itself.
 _MAX_THREADS = 4
@@ -28,6 +31,8 @@ def _end() -> None:
 
 class Background:
     """Runs what callers no longer wait for, and never more than is sensible. A forked child begins anew.
+
+    A job that raises is logged: there is nobody else to tell.
 
     Args:
         max_threads: Threads at most.
@@ -133,6 +138,8 @@ class Background:
                 return
             try:
                 job()
+            except Exception as error:  # noqa: BLE001 - there is nobody to raise it to
+                _tell_of(error)
             finally:
                 del job
                 self._finished()
@@ -145,6 +152,8 @@ class Background:
                 self._scopes.add(scope)
                 try:
                     await job()
+                except Exception as error:  # noqa: BLE001 - trio would end the program for it
+                    _tell_of(error)
                 finally:
                     self._scopes.discard(scope)
         finally:
@@ -155,3 +164,7 @@ class Background:
         with self._changed:
             self._pending -= 1
             self._changed.notify_all()
+
+
+def _tell_of(error: Exception) -> None:
+    _log.error("work in the background ended: %s: %s", type(error).__name__, error, exc_info=error)

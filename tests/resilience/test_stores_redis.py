@@ -27,7 +27,7 @@ def client(redis_url):
 
 @pytest.fixture
 def store(redis_url, client):
-    store = RedisStore(redis_url, namespace="test")
+    store = RedisStore(redis_url, namespace="test", timeout=PATIENCE)
     yield store
     store.close()
 
@@ -65,7 +65,7 @@ def test_1_true_and_1_0_are_different_cache_keys(store):
 
 
 def test_namespaces_keep_apart(redis_url, client, store):
-    other = RedisStore(redis_url, namespace="other")
+    other = RedisStore(redis_url, namespace="other", timeout=PATIENCE)
     other.set("k", Entry("other", 0.0), 60)
     assert store.get("k") is None
     other.close()
@@ -91,7 +91,7 @@ def test_a_cache_keeps_entries_in_it_in_every_colour(colour, store, clock, scrip
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_client_of_ones_own(colour, redis_url, client, decode):
     with redis.Redis.from_url(redis_url, decode_responses=decode) as own:
-        store = RedisStore(own)
+        store = RedisStore(own, timeout=PATIENCE)
         pipeline = Pipeline(CacheFallback(store, key="k", ttl=10))
         assert [colour.call(pipeline, lambda: "ü") for _ in range(2)] == ["ü", "ü"]
         store.close()
@@ -100,7 +100,7 @@ def test_a_client_of_ones_own(colour, redis_url, client, decode):
 
 async def test_an_asyncio_client_is_awaited(redis_url, client, events):
     async with redis.asyncio.Redis.from_url(redis_url) as own:
-        store = RedisStore(own)
+        store = RedisStore(own, timeout=PATIENCE)
         pipeline = Pipeline(CacheFallback(store, key="k", ttl=10), listeners=[events.append])
         assert [await pipeline.call_async(lambda value=value: value) for value in (1, 2)] == [1, 1]
         with pytest.raises(UsageError, match="asyncio only"):
@@ -111,7 +111,7 @@ async def test_an_asyncio_client_is_awaited(redis_url, client, events):
 def test_an_asyncio_client_does_not_serve_trio(redis_url):
     import trio  # noqa: PLC0415 - one test in trio, whatever its colour
 
-    store = RedisStore(redis.asyncio.Redis.from_url(redis_url))
+    store = RedisStore(redis.asyncio.Redis.from_url(redis_url), timeout=PATIENCE)
     with pytest.raises(UsageError, match="asyncio only"):
         trio.run(Pipeline(CacheFallback(store, key="k", ttl=10)).call_async, int)
 

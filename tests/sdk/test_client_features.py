@@ -216,6 +216,27 @@ def test_a_callback_is_told_in_the_background_and_may_fail(server, put, caplog):
     assert "a callback failed" in caplog.text
 
 
+def test_a_watch_in_the_background_that_may_not_read_is_logged_and_ends(face, server, put, caplog):
+    put("model", "gpt-4")
+    client = face.client(server.url, token=server.token("admin"), environment="production")
+    server.script("GET *", error("PERMISSION_DENIED"), times=2)
+    for number in (1, 2):  # what one of them took is there for the next
+        face.run(
+            lambda: client.client.on_change(print, NAMESPACE, "model", interval=0.01),
+            lambda: _begin(client.client),
+        )
+        server.journal.wait_for(number)
+        face.run(lambda: client.client._core.watchers.drain(30), client.client._core.watchers.drain_async)
+    told = [record for record in caplog.records if "work in the background ended" in record.message]
+    assert len(told) == 2
+    assert "PermissionDeniedError" in told[0].message
+    assert client.get_str(NAMESPACE, "model") == "gpt-4"
+
+
+async def _begin(client):
+    client.on_change(print, NAMESPACE, "model", interval=0.01)
+
+
 # --- Binding --------------------------------------------------------------------------------------
 
 

@@ -837,6 +837,8 @@ class ConfigClient:
     ) -> Watch:
         """Have a callback told of changes, in the background, until the client or the result is closed.
 
+        What `watch` would raise, such as that the entries may not be read, is logged, and ends it.
+
         Args:
             callback: Called with each change; one that raises is logged, and called again next time.
             namespace: Where it lives.
