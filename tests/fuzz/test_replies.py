@@ -36,7 +36,7 @@ from llm_config_sdk import (
 from llm_config_sdk.decoding import Reply, decode_error
 from llm_config_sdk.transport import exchange
 
-URL = "http://config.test"
+URL = "http://192.0.2.1"  # RFC 5737: of nobody, and looked up nowhere
 OPERATIONS = [value for value in vars(operations).values() if isinstance(value, operations.Operation)]
 LONGEST = 5.0  # seconds for one reply on a busy machine; a quadratic step would take minutes
 CALLS = {
@@ -169,7 +169,7 @@ def options(http_client):
         "clock": SteppingClock(),
         "environment": "production",
         "token": "t",
-        "backups": ["http://backup.test"],
+        "backups": ["http://192.0.2.2"],
     }
 
 

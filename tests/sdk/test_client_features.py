@@ -447,7 +447,7 @@ def test_all_who_ask_for_a_cold_entry_at_once_make_one_request(face, server, put
     put("model", "gpt-4")
     server.script("GET /api/*", latency(0.2))
     client = face.client(server.url, token=server.token("admin"), environment="production").client
-    callers = 50
+    callers = 1_000
 
     def from_threads():
         found = queue.Queue()
