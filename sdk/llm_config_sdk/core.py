@@ -119,7 +119,7 @@ class Core:
             Endpoint.parse(url) for url in (settings.base_url, *settings.backups)
         )
         self.clock: Clock = options.clock if options.clock is not None else SystemClock()
-        self.listeners = _with_log(options.listeners)
+        self.listeners: tuple[Listener, ...] = _with_log(options.listeners)
         self.observers: Observers = Observers.of(self.listeners, self.clock)
         self.cache = _open_cache(options.cache, self.endpoints[0].url, self.clock)
         self.snapshot: SnapshotStore | None = _open_snapshot(
@@ -136,9 +136,9 @@ class Core:
         )
         self._attach()
         self.ledger: Ledger = Ledger()
-        self.fallback = dict(options.fallback or {}) if not self.strict else {}
+        self.fallback: dict[Any, Any] = dict(options.fallback or {}) if not self.strict else {}
         self.secrets: set[tuple[str, str, str]] = set()
-        self.headers = _common_headers(settings.token, settings.user, options.headers)
+        self.headers: dict[str, str] = _common_headers(settings.token, settings.user, options.headers)
         if self.credentials is not None:
             self.headers.pop(AUTHORIZATION, None)
         self._parent: Core | None = None

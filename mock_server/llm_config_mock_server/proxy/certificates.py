@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from llm_config_mock_server.authority import make_authority
 
 if TYPE_CHECKING:
+    import trustme
+
     from .trouble import Certificate
 
 
@@ -18,7 +20,7 @@ class Certificates:
     def __init__(self, host: str) -> None:
         self._host = host
         self._contexts: dict[str, ssl.SSLContext] = {}
-        self.authority = make_authority()
+        self.authority: trustme.CA = make_authority()
 
     def context(self, kind: Certificate) -> ssl.SSLContext:
         """Return what to shake hands with, to show a certificate of a kind.
