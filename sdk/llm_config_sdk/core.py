@@ -169,7 +169,7 @@ class Core:
         if environment is not None:
             twin.environment = operations.parse_environment(environment, "with_options")
         if headers is not None:
-            twin.headers = {**self.headers, **client_headers(headers)}  # as above
+            twin.headers = {**self.headers, **client_headers(headers)}
         if not isinstance(cache, Unset):
             if cache is not None and cache.redis is not None:
                 raise errors.InvalidRequestError("what is shared through Redis is for the constructor to say")
@@ -185,7 +185,7 @@ class Core:
                 listeners=self.listeners,
                 clock=self.clock,
             )
-            twin._attach()  # noqa: SLF001  # as above
+            twin._attach()  # noqa: SLF001  # a copy of this very class
         elif twin.cache is not self.cache:
             twin.stack = self.stack.with_cache(twin.cache)
         return twin
