@@ -60,15 +60,21 @@ class BreakerPolicy:
         failure_threshold: Failures in a row that open the circuit.
         success_threshold: Successful probes in a row that close it.
         timeout: Seconds until the first probe.
+        patience: How many times as many failures it can take to open it where failures are usual, so that
+            chance does not (`llm_config_resilience.CircuitBreaker` says more); with 1, `failure_threshold`
+            always is enough.
     """
 
     failure_threshold: int = 5
     success_threshold: int = 2
     timeout: float = 60.0
+    patience: float = 4.0
 
     def __post_init__(self) -> None:
         if min(self.failure_threshold, self.success_threshold) < 1 or not self.timeout > 0:
             raise ValueError("thresholds must be 1 or more, timeout more than 0 seconds")
+        if not self.patience >= 1:
+            raise ValueError("patience must be 1 or more times failure_threshold")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +385,7 @@ def _breakers(policy: BreakerPolicy | None, shared: SharedCache | None) -> PerTa
             policy.failure_threshold,
             policy.success_threshold,
             policy.timeout,
+            patience=policy.patience,
             exclude=[_is_an_answer],
             storage=shared.circuit_storage(endpoint.url) if shared is not None else None,
             name=endpoint.url,

@@ -39,9 +39,8 @@ _FLAT: Final = (
     "callers wait in line for one: the tables of processor time have it."
 )
 _SUCCESS: Final = (
-    "Five failures in a row open a circuit, as the guide has it, and it rests for 60 s. At 10 % errors five "
-    "follow each other about once in 100,000 attempts, so in about one run of ten; the calls turned away "
-    "meanwhile are what is missing. A backup, or a value that is known, answers them."
+    "One call in a thousand fails in all its three attempts: ten are expected, twenty allowed, and chance "
+    "makes more than that in one run of five hundred."
 )
 _IMPORT: Final = (
     "A full pass of the garbage collector falls into this import and not into the other one: "

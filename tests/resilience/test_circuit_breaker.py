@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import random
 import threading
 from contextlib import suppress
 
@@ -482,12 +483,101 @@ def test_a_reload_refuses_what_the_constructor_refuses(breaker):
         {"slow_rate": 0},
         {"slow_rate": -0.5},
         {"window": -1},
+        {"patience": 0.9},
+        {"patience": float("nan")},
         {"refresh_every": 0},
     ],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError):
         CircuitBreaker(**settings)
+
+
+# --- where failures are usual -----------------------------------------------------------------------
+
+
+def stumble(colour, pipeline, runs, *, length=1, every=1.0):
+    """Let a number of runs of failures end in a success each."""
+    for _ in range(runs):
+        trip(colour, pipeline, length)
+        colour.call(pipeline, int)
+        pipeline.clock.advance(every)
+
+
+def failures_until_open(colour, pipeline):
+    for failures in range(1_000):
+        try:
+            trip(colour, pipeline, 1)
+        except CircuitOpenError:
+            return failures
+    raise AssertionError("it never opened")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("every", [0.001, 0.1])
+def test_chance_does_not_open_it_however_many_calls_fail_by_chance(clock, share, every):
+    breaker = CircuitBreaker()
+    pipeline, draw = Pipeline(breaker, clock=clock), random.Random(1)
+    longest = run = 0
+
+    def work():
+        nonlocal run, longest
+        run = run + 1 if draw.random() < share else 0
+        longest = max(run, longest)
+        if run:
+            raise ConnectionError("by chance")
+
+    for _ in range(20_000):
+        with suppress(ConnectionError):
+            pipeline.call(work)
+        clock.advance(every)
+    assert breaker.state == "closed"
+    assert share == 0.1 or longest > 5  # which alone would have opened it
+
+
+def test_an_outage_opens_it_after_four_times_the_threshold_at_most_whatever_was_usual(colour, pipeline):
+    stumble(colour, pipeline, 20, length=4)
+    assert failures_until_open(colour, pipeline) == 20
+
+
+@pytest.mark.parametrize(("runs", "needed"), [(4, 5), (6, 8), (20, 6), (100, 5)])
+def test_the_rarer_a_failure_follows_a_failure_the_shorter_the_run_that_means_an_outage(
+    colour, pipeline, runs, needed
+):
+    """Four are no pattern yet; then, the more there are, the surer it is that failures come singly."""
+    stumble(colour, pipeline, runs, every=0.01)
+    assert failures_until_open(colour, pipeline) == needed
+
+
+def test_what_was_usual_is_forgotten(colour, pipeline, clock):
+    stumble(colour, pipeline, 20, length=4)
+    clock.advance(180)
+    assert failures_until_open(colour, pipeline) == 5
+
+
+def test_what_is_usual_outlives_an_opening_and_not_a_reset(colour, breaker, pipeline, clock):
+    stumble(colour, pipeline, 40, length=4, every=0.1)
+    trip(colour, pipeline, 20)
+    clock.advance(60)
+    for _ in range(2):
+        colour.call(pipeline, int)
+    assert breaker.state == "closed"
+    assert failures_until_open(colour, pipeline) == 20
+    breaker.reset()
+    assert failures_until_open(colour, pipeline) == 5
+
+
+def test_without_patience_the_threshold_is_enough(colour, clock):
+    breaker = CircuitBreaker(patience=1)
+    pipeline = Pipeline(breaker, clock=clock)
+    stumble(colour, pipeline, 20, length=4)
+    assert failures_until_open(colour, pipeline) == 5
+
+
+def test_patience_may_be_changed_while_it_works(colour, breaker, pipeline):
+    stumble(colour, pipeline, 20, length=4)
+    breaker.reconfigure(patience=2)
+    assert failures_until_open(colour, pipeline) == 10
 
 
 def test_changes_of_state_are_told_each_once_and_in_order_whoever_made_them():

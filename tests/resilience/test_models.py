@@ -48,7 +48,7 @@ class BreakerModel(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.clock = ManualClock()
-        self.breaker = CircuitBreaker(THRESHOLD, SUCCESSES, OPEN_TIME, max_probes=PROBES)
+        self.breaker = CircuitBreaker(THRESHOLD, SUCCESSES, OPEN_TIME, max_probes=PROBES, patience=1)
         self.pipeline = Pipeline(self.breaker, clock=self.clock, random=lambda: 0.5)
         self.state = "closed"
         self.era = 0

@@ -144,6 +144,7 @@ def test_what_never_left_is_sent_again_unless_it_would_fail_again():
         (CachePolicy, {"stale_if_slow": -1}),
         (CachePolicy, {"max_entries": 0}),
         (BreakerPolicy, {"failure_threshold": 0}),
+        (BreakerPolicy, {"patience": 0.5}),
         (BreakerPolicy, {"timeout": 0}),
         (ResiliencePolicy, {"attempt_timeout": 0}),
         (ResiliencePolicy, {"failback_after": -1}),

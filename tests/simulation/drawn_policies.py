@@ -109,6 +109,7 @@ def _guards(draw, servers):
         max_probes=draw.choice((1, 2)),
         failure_rate=draw.choice((None, 0.5)),
         minimum_calls=5,
+        patience=draw.choice((1, 4)),
         exclude=[_is_an_answer],
     )
     if len(servers) == 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llm_config_resilience.errors import without_frames
 from llm_config_resilience.locks import new_lock
+from llm_config_resilience.strategies.failure_runs import FailureRuns
 from llm_config_resilience.strategies.growing_time import grown
 from llm_config_resilience.strategies.outcome_window import OutcomeWindow
 
@@ -30,6 +31,7 @@ class CircuitSettings:
     slow_rate: float = 1.0
     window: float = 10.0
     minimum_calls: int = 20
+    patience: float = 4.0
 
     def __post_init__(self) -> None:
         if min(self.failure_threshold, self.success_threshold, self.max_probes, self.minimum_calls) < 1:
@@ -42,6 +44,8 @@ class CircuitSettings:
             raise ValueError("slow_after must be more than 0 seconds")
         if not 0 < self.slow_rate <= 1:
             raise ValueError("slow_rate is a share: above 0, up to 1")
+        if not self.patience >= 1:
+            raise ValueError("patience must be 1 or more times failure_threshold")
 
 
 class Admission:
@@ -99,6 +103,7 @@ class Circuit:
         self._lock = new_lock()
         self._era = object()
         self._failures = 0
+        self._runs = FailureRuns()
         self._successes = 0
         self._reopened = 0
         self._open_until = 0.0
@@ -149,7 +154,9 @@ class Circuit:
                 return True
             if admission.era is not self._era or self.state != "closed" or self.forced:
                 return False
-            self._failures = 0
+            if self._failures:
+                self._runs.ended(self._failures, now, self.settings.timeout)
+                self._failures = 0
             self._record(now, failed=False, slow=slow)
             self._open_the_door()
             if not (slow and self._is_too_slow()):
@@ -181,8 +188,7 @@ class Circuit:
                 self._failures += 1
                 self._record(now, failed=True, slow=self._was_slow(admission, now))
                 self._open_the_door()
-                enough = self._failures >= self.settings.failure_threshold
-                if not (enough or self._fails_too_often() or self._is_too_slow()):
+                if not (self._is_down(now) or self._fails_too_often() or self._is_too_slow()):
                     return False
             self._open(now, self._open_time(hint, draw))
             self.last_failure = without_frames(error)
@@ -198,6 +204,7 @@ class Circuit:
         with self._lock:
             self.forced = forced
             self._reopened = 0
+            self._runs.forget()
             self._open_until = float("inf")
             self.last_failure = None
             self._move(state)
@@ -275,6 +282,14 @@ class Circuit:
     def _was_slow(self, admission: Admission, now: float) -> bool:
         limit = self.settings.slow_after
         return limit is not None and admission.began is not None and now - admission.began >= limit
+
+    def _is_down(self, now: float) -> bool:
+        """Whether so many failures in a row mean that the backend is down."""
+        threshold, failures = self.settings.failure_threshold, self._failures
+        return failures >= threshold and (
+            failures >= threshold * self.settings.patience
+            or not self._runs.explain(failures, now, self.settings.timeout)
+        )
 
     def _fails_too_often(self) -> bool:
         window, rate = self._window, self.settings.failure_rate

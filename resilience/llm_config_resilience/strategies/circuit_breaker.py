@@ -55,7 +55,9 @@ class CircuitBreaker(Strategy):
     hears of an open circuit.
 
     Args:
-        failure_threshold: Failures in a row that open it.
+        failure_threshold: Failures in a row that open it. Where failures are usual, as five runs of them that
+            a success ended within about `timeout` seconds show, chance alone brings such runs about: then
+            the run has to be one that chance makes less than once in a million.
         success_threshold: Probes that have to succeed to close it.
         timeout: Seconds it stays open the first time, and a probe's lease.
         max_probes: Probes at a time.
@@ -66,6 +68,8 @@ class CircuitBreaker(Strategy):
             resilience4j's.
         window: Seconds that `failure_rate` and `slow_rate` look back.
         minimum_calls: Calls there must be in the window before the rates say anything.
+        patience: How many times `failure_threshold` a run of failures can have to be, 1 or more, where
+            failures are usual. With 1, `failure_threshold` always is enough.
         exclude: Errors that are no failures: exception classes, or predicates given the error.
         listeners: pybreaker listeners; their `state_change` is called, outside any lock and in order.
         storage: A pybreaker storage, which is told of changes of state.
@@ -90,6 +94,7 @@ class CircuitBreaker(Strategy):
         slow_rate: float = 1.0,
         window: float = 10.0,
         minimum_calls: int = 20,
+        patience: float = 4.0,
         exclude: Iterable[Exclusion] = (),
         listeners: Iterable[pybreaker.CircuitBreakerListener] = (),
         storage: pybreaker.CircuitBreakerStorage | None = None,
@@ -106,6 +111,7 @@ class CircuitBreaker(Strategy):
             slow_rate,
             window,
             minimum_calls,
+            patience,
         )
         if refresh_every <= 0:
             raise ValueError("refresh_every must be more than 0 seconds")
