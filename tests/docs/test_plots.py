@@ -20,3 +20,10 @@ def test_a_budget_ends_a_storm_in_its_first_second():
     assert first == 2 * plots.CALLS_PER_SECOND
     assert set(later) == {plots.CALLS_PER_SECOND}
     assert set(plots.storm(None)[plots.OUTAGE.start : plots.OUTAGE.stop]) == {3 * plots.CALLS_PER_SECOND}
+
+
+def test_a_hedge_spares_the_slowest_calls_for_few_requests_more():
+    alone, hedged = plots.tail(plots.waiting), plots.tail(plots.hedging)
+    assert (round(1000 * alone.latency(0.99)), round(1000 * hedged.latency(0.99))) == (349, 153)
+    assert round(1000 * alone.latency(0.5)) == round(1000 * hedged.latency(0.5)) == 12
+    assert (alone.amplification, round(hedged.amplification, 2)) == (1.0, 1.06)
