@@ -136,6 +136,7 @@ class PageRunner:
         self.path = path
         self.world = world
         self.printed = ""
+        self.unshown = ""  # what the last block printed, until an output block shows it
         self.tests: list[str] = []
         self._python = PythonEvaluator()
         self.document = Document.parse(
@@ -151,12 +152,14 @@ class PageRunner:
         examples = list(self.document.examples())
         for example in examples:
             example.evaluate()
+        self._all_is_shown()
         if self.tests:
             self._run_tests()
         return len(examples)
 
     def run_python(self, example: Example) -> str | None:
         source = str(example.parsed)
+        self._all_is_shown()
         if self._is_not_run(example):
             return None
         if re.search(r"^(async )?def test_", source, re.MULTILINE):
@@ -168,10 +171,14 @@ class PageRunner:
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             self._python(example)
-        self.printed = self.world.shown(out.getvalue())
+        self.printed = self.unshown = self.world.shown(out.getvalue())
         return None
 
+    def _all_is_shown(self) -> None:
+        assert not self.unshown.strip(), f"no output block shows what a block printed:\n{self.unshown}"
+
     def compare(self, example: Example) -> str | None:
+        self.unshown = ""
         if matches(str(example.parsed), self.printed):
             return None
         return f"the page shows\n{example.parsed}\nand the block before it printed\n{self.printed}"

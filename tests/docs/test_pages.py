@@ -35,6 +35,14 @@ def test_a_page_that_lies_is_found_out(world, tmp_path):
         PageRunner(page, world).run()
 
 
+def test_a_block_whose_output_is_left_out_is_found_out(world, tmp_path):
+    page = tmp_path / "page.md"
+    for rest in ("", "\n```python\npass\n```\n"):
+        page.write_text(f"```python\nprint(1)\n```\n{rest}")
+        with pytest.raises(AssertionError, match="no output block"):
+            PageRunner(page, world).run()
+
+
 def test_a_command_whose_output_differs_is_found_out(world, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```console\n$ llm-config-sdk get app/llm model\ngpt-3\n```\n")
