@@ -79,7 +79,8 @@ def test_list_as_a_table_and_as_json(program, at_server):
 
 def test_list_of_nothing_says_so_beside_the_output(invoke, at_server):
     ended = invoke("list", "nobody/here")
-    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", "No entries in nobody/here.\n")
+    note = "No entries in nobody/here, in this environment; --env names another.\n"
+    assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", note)
     assert json.loads(invoke("list", "nobody/here", "--json").stdout) == []
 
 
@@ -212,7 +213,7 @@ def test_a_path_that_the_server_does_not_know_is_not_a_missing_entry(invoke, at_
 def test_an_error_says_what_happened_and_what_to_do(program, at_server):
     ended = program("get", "app/llm", "modle")
     first, second = ended.stderr.splitlines()
-    where = f"at {at_server.url}, NOT_FOUND, HTTP 404, request req_"
+    where = f"environment production, at {at_server.url}, NOT_FOUND, HTTP 404, request req_"
     assert first.startswith(f"error: Configuration not found: app/llm:modle ({where}")
     assert second == " hint: Check namespace, key and environment; `list` shows what there is."
 

@@ -160,7 +160,7 @@ def list_(
     elif entries:
         entries_table(entries, reveal=reveal, title=namespace).print()
     else:
-        write_note(f"No entries in {inert(namespace)}.")
+        write_note(f"No entries in {inert(namespace)}, in this environment; --env names another.")
 
 
 def history(

@@ -246,6 +246,7 @@ def report(error: LLMConfigError, code: Exit, *, as_json: bool) -> None:
         _write(json.dumps(error_document(error, code), ensure_ascii=False, default=str), sys.stderr)
         return
     facts = [
+        f"environment {one_line(str(error.environment))}" if error.environment else "",
         f"at {without_credentials(error.endpoint)}" if error.endpoint else "",
         one_line(str(error.code)) if error.code else "",
         f"HTTP {error.status}" if error.status is not None else "",
