@@ -59,7 +59,13 @@ PACKAGES: Final = (
         {
             "client": "Clients",
             "entries": "What a caller gets",
+            "many": "What a caller gets",
+            "watching": "What a caller gets",
+            "status": "What a caller gets",
             "policy": "Policies",
+            "snapshot": "Policies",
+            "llm_config_resilience": "Policies",
+            "binding": "Settings from a namespace",
             "contract": "The platform's vocabulary",
             "errors": "Errors",
             "transport": "Transports",
@@ -70,8 +76,17 @@ PACKAGES: Final = (
         "llm_config_sdk.observability",
         "llm_config_sdk.observability",
         "Logs, metrics, spans, grouped errors and alerts: listeners that a client takes as `listeners=`.\n"
-        "Each part is loaded when it is first named.",
-        {},
+        "Each part is loaded when it is first named. How to use them: [observability](../observability.md).",
+        {
+            "logs": "Logs",
+            "metrics": "Prometheus",
+            "prometheus": "Prometheus",
+            "otel": "OpenTelemetry",
+            "aggregation": "Similar errors together",
+            "alerts": "Alerts",
+            "events": "Listeners of your own",
+            "families": "Listeners of your own",
+        },
     ),
     Package(
         "llm_config_resilience",
@@ -170,12 +185,13 @@ def _section(package: Package, module: str) -> str:
 # --- Errors ---------------------------------------------------------------------------------------
 
 ERRORS_INTRO: Final = """\
-Every error is an `LLMConfigError`. What each one means, whether it is worth another try, and what to do next;
-the same is on `error.hint`, and `llm-config-sdk explain CODE` prints it. How to act on them is in
-[handle errors](../how-to/errors.md).
+Every error is an `LLMConfigError`. Here is what each one means, whether it is worth another try, and what to
+do next. `error.hint` says the same in a program, and `llm-config-sdk explain CODE` in a shell. How to act on
+errors is in [handle errors](../how-to/errors.md).
 
 *Retriable* says that the failure may pass. Whether repeating is safe depends on the call: reads are repeated,
-writes are not, unless they provably never left. *Critical* is for alerting.
+writes are not, unless they provably never left. *Critical* is for alerting. Codes, categories and variants
+come from the platform's Error Handling Guide, which the reference calls *the guide*.
 """
 VARIANTS_INTRO: Final = """\
 The variants of the platform's five error enums, as `details.module` and `details.variant` name them. A

@@ -97,6 +97,8 @@ def test_the_overview_for_language_models_leads_to_pages_that_exist():
     targets = [match["target"] for match in LINK.finditer(text)]
     assert targets
     assert [target for target in targets if not (DOCS / target).exists()] == []
+    overviews = {"index.md", "how-to/index.md", "reference/index.md", "explanation/index.md"}
+    assert {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")} - overviews == set(targets)
 
 
 @pytest.mark.parametrize("path", files(), ids=name_of)

@@ -127,3 +127,50 @@ TOLD = re.findall(r'"((?:llm_config|http)\.[a-z_.]+)"', inspect.getsource(otel))
 @pytest.mark.parametrize("name", sorted(set(TOLD)))
 def test_every_name_that_opentelemetry_is_told_is_documented(name):
     assert f"`{name}`" in OBSERVABILITY
+
+
+RESILIENCE = (DOCS / "resilience.md").read_text()
+STRATEGIES = re.findall(r"^\| (`\w+\([^|]*\)`) \| [^|]* \| ([^|]*) \|$", RESILIENCE, re.MULTILINE)
+
+
+def test_the_table_of_strategies_has_every_one():
+    shown = {name for names, _ in STRATEGIES for name in re.findall(r"`(\w+)\(", names)}
+    public = {
+        name
+        for name in llm_config_resilience.__all__
+        if inspect.isclass(member := getattr(llm_config_resilience, name))
+        and issubclass(member, llm_config_resilience.Strategy)
+        and member not in {llm_config_resilience.Strategy, llm_config_resilience.Scope}
+    }
+    assert shown == public
+
+
+@pytest.mark.parametrize(("names", "parameters"), STRATEGIES, ids=lambda it: it[:20])
+def test_the_table_of_strategies_tells_every_parameter_with_its_default(names, parameters):
+    """But for `name`, which all have; defaults that are objects are told in words."""
+    for name, positional in re.findall(r"`(\w+)\(\*?(\w*)\)", names):
+        signature = inspect.signature(getattr(llm_config_resilience, name))
+        assert {*signature.parameters} - {"name", positional} <= set(re.findall(r"\w+", parameters)), name
+        for parameter, told in re.findall(r"`(\w+)=([^`]*)`", parameters):
+            if parameter in signature.parameters and re.fullmatch(r"[\d.]+|None|True|False|\(\)", told):
+                assert signature.parameters[parameter].default == ast.literal_eval(told), (name, parameter)
+
+
+def test_every_kind_of_fault_is_in_the_guide_to_rehearsing():
+    steps = {name for name in llm_config_mock_server.__all__ if name.islower()} - {"create_app"}
+    shown = (DOCS / "how-to" / "chaos.md").read_text()
+    assert {name for name in steps if f"`{name}(" not in shown and f"({name}(" not in shown} == set()
+
+
+ARCHITECTURE = (DOCS / "architecture.md").read_text()
+
+
+@pytest.mark.parametrize("package", [llm_config_sdk, llm_config_resilience, llm_config_mock_server])
+def test_every_room_is_in_the_architecture(package):
+    rooms = {
+        path.name if path.is_dir() else path.stem
+        for path in Path(package.__file__).parent.iterdir()
+        if not path.name.startswith(("_", "."))
+        and (path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))))
+    }
+    assert {room for room in rooms if not re.search(rf"\b{room}(\.py|/)", ARCHITECTURE)} == set()
