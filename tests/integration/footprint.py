@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds that closing may take on a busy machine; in vain only where something leaks
 _OPEN_FILES = Path("/proc/self/fd")
 _LOOK_AGAIN = 0.002  # seconds
+_KEPT_BY_TRIO = "Trio thread "  # and a number; it ends after ten seconds without a job
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = PATIENCE) -> bool:
@@ -40,23 +41,33 @@ def open_files() -> Counter[str]:
     return found
 
 
-def _held() -> tuple[Counter[str], Counter[str]]:
-    return open_files(), Counter(thread.name for thread in threading.enumerate())
+def _descriptors() -> set[tuple[str, str]]:
+    """Tell the descriptors of this process, each by its number and by what it is open on."""
+    found = set()
+    for held in _OPEN_FILES.iterdir():
+        with suppress(OSError):
+            found.add((held.name, str(held.readlink())))
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    """Tell the threads that run, but for those that trio keeps: one that works is named after its job."""
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(_KEPT_BY_TRIO)}
 
 
 @contextmanager
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(patience: float = PATIENCE) -> Iterator[None]:
     """Fail if the block leaves a descriptor or a thread open, though it is given time to close them.
 
-    What earlier tests left to end by itself may do so meanwhile.
+    What was there before is known one by one: it may end meanwhile, and hides nothing that is new.
     """
-    before = _held()
+    descriptors, threads = _descriptors(), _threads()
 
-    def more() -> list[Counter[str]]:
-        return [now - then for now, then in zip(_held(), before, strict=True)]
+    def left() -> list[object]:
+        return [*_descriptors() - descriptors, *_threads() - threads]
 
     yield
-    assert wait_until(lambda: not any(more())), f"held before: {before}, and now besides: {more()}"
+    assert wait_until(lambda: not left(), patience), f"left behind: {left()}"
 
 
 def tasks(face: Face) -> int:

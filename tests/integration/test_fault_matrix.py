@@ -30,20 +30,19 @@ def test_a_call_ends_as_the_rules_say_and_leaves_nothing_behind(cell):
 
 def play(cell: Cell, attempt: float) -> matrix.Expected:
     """Make the call of a cell, and say what became of it."""
-    with ExitStack() as servers:
-        stage = matrix.stage_for(cell, servers)
-        with nothing_left_behind(), ExitStack() as stack:
-            face = Face(cell.face, stack)
-            running = tasks(face)
-            client = matrix.connect(face, cell, stage, attempt)
-            matrix.begin(client, cell, stage)
-            came = call(client, cell, stage)
-            check_effect(cell, stage, came)
-            assert busy(client.client) == ""
-            matrix.heal(stage)
-            assert wait_until(lambda: works(client))
-            client.close()
-            assert wait_until(lambda: tasks(face) == running)
+    with nothing_left_behind(), ExitStack() as stack:  # of the servers, too, some of which begin anew
+        stage = matrix.stage_for(cell, stack)
+        face = Face(cell.face, stack)
+        running = tasks(face)
+        client = matrix.connect(face, cell, stage, attempt)
+        matrix.begin(client, cell, stage)
+        came = call(client, cell, stage)
+        check_effect(cell, stage, came)
+        assert busy(client.client) == ""
+        matrix.heal(stage)
+        assert wait_until(lambda: works(client))
+        client.close()
+        assert wait_until(lambda: tasks(face) == running)
     return came
 
 
