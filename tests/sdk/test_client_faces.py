@@ -118,8 +118,7 @@ def plain(cls, name):
     ):
         text = text.replace(old, new)
     return (
-        text.replace("AnyIOBackend", "SyncBackend")
-        .replace("running_loop()", "self")
+        text.replace("running_loop()", "self")
         .replace("anyio.Event", "threading.Event")
         .replace("many.at_once", "many.one_by_one")
     )
@@ -132,7 +131,8 @@ def plain(cls, name):
         for sync, asynchronous in PAIRS[:3]
         for name, member in vars(sync).items()
         if inspect.isroutine(member)
-        and name not in {"_wait", "resolve"}  # waiting is what differs, and async resolves at once
+        and name
+        not in {"_take_turn", "_wait", "resolve"}  # waiting is what differs, and async resolves at once
         # Closing takes time in async alone, and there anyio tries a host's addresses.
         and (sync, name) not in {(Connection, "close"), (Connection, "_reach")}
     ],

@@ -1,8 +1,9 @@
 """Single connections: the way to a server, opened and spoken over within a deadline.
 
 What is said is decided in `http11.py`, and whom to connect to in `Route`; the two classes here connect, write
-and read over the network streams of httpcore or httpcore2. httpx's own timeouts bound one read each, so a
-server that drips a byte at a time is never late; here every step gets what is left of the exchange's time.
+and read: in sync over the network streams of httpcore or httpcore2, in async over anyio's. httpx's own
+timeouts bound one read each, so a server that drips a byte at a time is never late; here it is the exchange
+that has a deadline.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from llm_config_sdk.transport.anyio_stream import AnyioStream
 from llm_config_sdk.transport.exchange import wire_headers
 from llm_config_sdk.transport.http11 import Http11
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
+    from types import TracebackType
 
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.transport.exchange import Endpoint, WireRequest
@@ -36,31 +39,74 @@ _CLOSE_TIMEOUT: Final = 1.0  # seconds that closing a broken connection may take
 
 
 class Deadline:
-    """When an exchange has to be over.
+    """When an exchange has to be over. It begins as it is entered, with waiting for a connection.
 
     Args:
         family: `httpcore` or `httpcore2`, for its timeout exceptions.
         timeout: Seconds from now; `None` for as long as it takes.
     """
 
-    __slots__ = ("_at", "_family")
+    __slots__ = ("_at", "_family", "_phase")
 
     def __init__(self, family: Any, timeout: float | None) -> None:
         self._family = family
         self._at = None if timeout is None else time.monotonic() + timeout
+        self._phase = "Pool"
+
+    def __enter__(self) -> None:
+        """Begin the exchange. In sync each step is given what is left, and that is all."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """End it."""
+
+    def remaining(self) -> float | None:
+        """Seconds that are left, 0 or more; `None` for as long as it takes."""
+        return None if self._at is None else max(0.0, self._at - time.monotonic())
 
     def left(self, phase: str) -> float | None:
         """Seconds that are left; raises the family's timeout for the phase (`Read`, …) where none are."""
-        if self._at is None:
-            return None
-        left = self._at - time.monotonic()
-        if left <= 0:
-            raise getattr(self._family, f"{phase}Timeout")("the deadline has passed")
+        self._phase = phase
+        left = self.remaining()
+        if left == 0.0:
+            raise self.timed_out()
         return left
 
     def check(self) -> None:
         """Raise the family's timeout where what was read comes too late."""
         self.left("Read")
+
+    def timed_out(self) -> Exception:
+        """Make the family's timeout for the phase that was begun last."""
+        timeout: Exception = getattr(self._family, f"{self._phase}Timeout")("the deadline has passed")
+        return timeout
+
+
+class AsyncDeadline(Deadline):
+    """When an exchange has to be over, in async: it is interrupted then, wherever it waits. As `Deadline`."""
+
+    __slots__ = ("_scope",)
+
+    def __enter__(self) -> None:
+        """Begin the exchange."""
+        self._scope = anyio.move_on_after(self.remaining())
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        """End it; raise the family's timeout if it was interrupted."""
+        swallows = self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            raise self.timed_out() from None
+        return swallows
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,13 +296,17 @@ class Connection(_Connection):
 
 
 class AsyncConnection(_Connection):
-    """A connection of asyncio or trio. Methods as those of `Connection`."""
+    """A connection of asyncio or trio. Methods as those of `Connection`; the deadline is to be entered."""
 
     __slots__ = ()
 
+    def is_expired(self) -> bool:
+        """Whether it may not be used again."""
+        return super().is_expired() or self._stream.has_unread()
+
     @classmethod
     async def open(
-        cls, route: Route, family: Any, max_response_bytes: int, deadline: Deadline
+        cls, route: Route, family: Any, max_response_bytes: int, deadline: AsyncDeadline
     ) -> AsyncConnection:
         """Connect, and bring TLS and a proxy's tunnel up."""
         stream = await cls._reach(route, family, deadline)
@@ -275,16 +325,17 @@ class AsyncConnection(_Connection):
         return made
 
     @staticmethod
-    async def _reach(route: Route, family: Any, deadline: Deadline) -> Any:
-        """Try the host's addresses, within what is left; anyio does so side by side (RFC 6555)."""
-        return await family.AnyIOBackend().connect_tcp(route.host, route.port, deadline.left("Connect"))
+    async def _reach(route: Route, family: Any, deadline: AsyncDeadline) -> Any:
+        """Connect; nobody reads what is left, but that it is connected for is noted."""
+        deadline.left("Connect")
+        return await AnyioStream.connect(route.host, route.port, family)
 
-    async def exchange(self, request: WireRequest, deadline: Deadline) -> Reply:
+    async def exchange(self, request: WireRequest, deadline: AsyncDeadline) -> Reply:
         """Send a request and read the whole reply."""
         await self._converse(self._request(request), deadline)
         return self._http.reply()
 
-    async def _converse(self, pieces: Iterator[bytes], deadline: Deadline) -> None:
+    async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline) -> None:
         stream, receive = self._stream, self._http.receive
         try:
             for piece in pieces:
@@ -294,7 +345,7 @@ class AsyncConnection(_Connection):
         while receive(await stream.read(_READ_BYTES, deadline.left("Read")), deadline.check):
             pass
 
-    async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:
+    async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: AsyncDeadline) -> None:
         self._stream = await self._stream.start_tls(context, host, deadline.left("Connect"))
 
     async def aclose(self) -> None:

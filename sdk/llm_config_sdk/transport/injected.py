@@ -21,7 +21,7 @@ import anyio
 from llm_config_sdk.decoding import Reply
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError, RequestTimeoutError
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, ReplyReader, WireRequest
-from llm_config_sdk.transport.mapping import made_safe, map_error
+from llm_config_sdk.transport.mapping import made_safe, map_error, timed_out_in_line
 from llm_config_sdk.transport.slots import MAX_IN_FLIGHT, Line, Slots, running_loop
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ class InjectedTransport(_Injected):
         give_up_at = None if timeout is None else time.monotonic() + timeout
         pool = self._pool_of(self)
         waiter = pool.take(threading.Event)
-        if waiter is not None:
-            self._wait(pool, waiter, request.endpoint, timeout)
+        if waiter is not None and not self._wait(pool, waiter, timeout):
+            raise timed_out_in_line(request.endpoint.url, timeout)
         try:
             return self._exchange(request, _left(give_up_at, time.monotonic()), give_up_at, outside)
         finally:
@@ -137,7 +137,10 @@ class AsyncInjectedTransport(_Injected):
         pool = self._pool_of(running_loop())
         waiter = pool.take(anyio.Event)
         if waiter is not None:
-            await self._wait_async(pool, waiter, request.endpoint, timeout)
+            with anyio.move_on_after(timeout) as scope:
+                await self._wait_async(pool, waiter)
+            if scope.cancelled_caught:
+                raise timed_out_in_line(request.endpoint.url, timeout)
         try:
             return await _apart(self._exchange, request, _left(give_up_at, anyio.current_time()))
         finally:

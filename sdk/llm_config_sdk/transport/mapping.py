@@ -73,7 +73,7 @@ _LIBRARIES: Final = frozenset(
     {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
 )
 _QUOTED: Final = ": bytearray("  # as h11 quotes what it cannot read
-_OF_THE_WIRE: Final = frozenset(f"{__package__}.{name}" for name in ("connection", "http11"))
+_OF_THE_WIRE: Final = frozenset(f"{__package__}.{name}" for name in ("anyio_stream", "connection", "http11"))
 _FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 
@@ -98,6 +98,8 @@ def map_error(
         return None
     cls, phase, never_sent = row
     facts: dict[str, Any] = {"endpoint": endpoint}
+    if cls is RequestTimeoutError and phase is _WAIT:
+        return timed_out_in_line(endpoint, timeout)
     if phase is _WAIT:
         facts["details"] = IN_LINE
     if issubclass(cls, TransportError):
@@ -111,6 +113,22 @@ def map_error(
         return ConnectFailedError(told, endpoint=endpoint, details={"tls": reason})
     said = _reason(error, outside) or _unquoted(str(error)) or type(error).__name__
     return cls(f"failed while {phase}: {said}", **facts)
+
+
+def timed_out_in_line(endpoint: str, timeout: float | None) -> RequestTimeoutError:
+    """Say that no connection became free in time.
+
+    Args:
+        endpoint: The base URL that was to be asked.
+        timeout: Seconds that the exchange had.
+    """
+    waited = "" if timeout is None else f" {timeout:.3g} s"
+    return RequestTimeoutError(
+        f"waited{waited} for a free connection, in vain; the request was never sent",
+        never_sent=True,
+        details=IN_LINE,
+        endpoint=endpoint,
+    )
 
 
 IN_LINE: Final = {"phase": _WAIT}

@@ -10,16 +10,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-import anyio
-
 from llm_config_resilience.locks import new_lock
-from llm_config_sdk.errors import InvalidRequestError, RequestTimeoutError
-from llm_config_sdk.transport.mapping import IN_LINE
+from llm_config_sdk.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
-
-    from llm_config_sdk.transport.exchange import Endpoint
 
 MAX_IN_FLIGHT: Final = 100  # requests; throughput is flat from 8 to 200 against a quick server
 
@@ -112,36 +107,25 @@ class Line(Generic[S]):
                 self._pools[owner] = pool = self._make(self._limit)
             return pool
 
-    def _wait(self, pool: S, waiter: Waiter, endpoint: Endpoint, timeout: float | None) -> None:
-        served = False
+    def _wait(self, pool: S, waiter: Waiter, timeout: float | None) -> bool:
+        """Wait to be served, `timeout` seconds at most; say whether that came about."""
+        served: bool = False
         try:
             served = waiter.event.wait(timeout)
         finally:
             if not served:
                 pool.leave(waiter)
-        if not served:
-            raise self._too_long_in_line(endpoint, timeout)
+        return served
 
-    async def _wait_async(self, pool: S, waiter: Waiter, endpoint: Endpoint, timeout: float | None) -> None:
+    async def _wait_async(self, pool: S, waiter: Waiter) -> None:
+        """Wait to be served, for as long as the caller's scope lets it."""
         served = False
         try:
-            with anyio.move_on_after(timeout):
-                await waiter.event.wait()
-                served = True
+            await waiter.event.wait()
+            served = True
         finally:
             if not served:
                 pool.leave(waiter)
-        if not served:
-            raise self._too_long_in_line(endpoint, timeout)
-
-    def _too_long_in_line(self, endpoint: Endpoint, timeout: float | None) -> RequestTimeoutError:
-        waited = "" if timeout is None else f" {timeout:.3g} s"
-        return RequestTimeoutError(
-            f"waited{waited} for one of {self._limit} connections; the request was never sent",
-            never_sent=True,
-            details=IN_LINE,
-            endpoint=endpoint.url,
-        )
 
 
 def running_loop() -> Any:

@@ -19,7 +19,7 @@ import anyio
 import httpx
 
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
-from llm_config_sdk.transport.connection import AsyncConnection, Connection, Deadline, Route
+from llm_config_sdk.transport.connection import AsyncConnection, AsyncDeadline, Connection, Deadline, Route
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, WireRequest
 from llm_config_sdk.transport.mapping import made_safe, map_error
 from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
@@ -118,19 +118,24 @@ class StackTransport(_Stack, httpx.BaseTransport):
         outside = sys.exception()
         deadline = Deadline(self._core, timeout)
         pool: Pool[Connection] = self._pool_of(self)
-        waiter = pool.take(threading.Event)
-        if waiter is not None:
-            self._wait(pool, waiter, request.endpoint, timeout)
         try:
-            return self._exchange(pool, request, deadline)
+            with deadline:
+                self._take_turn(pool, deadline)
+                try:
+                    return self._exchange(pool, request, deadline)
+                finally:
+                    pool.give_back()
         except Exception as error:
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
             if mapped is None:
                 raise
             made_safe(error, outside)
             raise mapped from error
-        finally:
-            pool.give_back()
+
+    def _take_turn(self, pool: Pool[Connection], deadline: Deadline) -> None:
+        waiter = pool.take(threading.Event)
+        if waiter is not None and not self._wait(pool, waiter, deadline.remaining()):
+            raise deadline.timed_out()
 
     def _exchange(self, pool: Pool[Connection], request: WireRequest, deadline: Deadline) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
@@ -176,23 +181,31 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         """Send once and read the whole reply, within `timeout` seconds. Raises as `StackTransport.send`."""
         self._check_open()
         outside = sys.exception()
-        deadline = Deadline(self._core, timeout)
+        deadline = AsyncDeadline(self._core, timeout)
         pool: Pool[AsyncConnection] = self._pool_of(running_loop())
-        waiter = pool.take(anyio.Event)
-        if waiter is not None:
-            await self._wait_async(pool, waiter, request.endpoint, timeout)
         try:
-            return await self._exchange(pool, request, deadline)
+            with deadline:
+                await self._take_turn(pool, deadline)
+                try:
+                    return await self._exchange(pool, request, deadline)
+                finally:
+                    pool.give_back()
         except Exception as error:
             mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
             if mapped is None:
                 raise
             made_safe(error, outside)
             raise mapped from error
-        finally:
-            pool.give_back()
 
-    async def _exchange(self, pool: Pool[AsyncConnection], request: WireRequest, deadline: Deadline) -> Reply:
+    async def _take_turn(self, pool: Pool[AsyncConnection], deadline: AsyncDeadline) -> None:
+        del deadline  # it interrupts whoever waits
+        waiter = pool.take(anyio.Event)
+        if waiter is not None:
+            await self._wait_async(pool, waiter)
+
+    async def _exchange(
+        self, pool: Pool[AsyncConnection], request: WireRequest, deadline: AsyncDeadline
+    ) -> Reply:
         connection, dead = pool.pop_idle(request.endpoint)
         kept = False
         try:
@@ -207,7 +220,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
                 await connection.aclose()
         return reply
 
-    async def _connect(self, endpoint: Endpoint, deadline: Deadline) -> AsyncConnection:
+    async def _connect(self, endpoint: Endpoint, deadline: AsyncDeadline) -> AsyncConnection:
         route = self._route_to(endpoint)
         return await AsyncConnection.open(route, self._core, self._max_response_bytes, deadline)
 
