@@ -206,6 +206,7 @@ class MockServer:
         """Return a transport that brings a sync client's requests here, with no socket and no thread.
 
             with httpx.Client(transport=server.transport(), base_url="http://config.test") as client:
+                print(client.get("/health").json()["status"])
 
         Any URL will do. The server need not be started; between `stop` and `start`, connections are
         refused. Faults raise what they would raise on the wire.

@@ -28,10 +28,10 @@ class FaultProxy:
 
     As a context manager (`with` and `async with` alike) it is started, and closed at the end.
 
-        with FaultProxy("http://127.0.0.1:8080") as proxy:
-            client = ConfigClient(proxy.url)
-            with proxy.reset(after=100):
-                client.get_config("app/llm", "model")  # fails in the middle of the reply
+        with FaultProxy("http://127.0.0.1:8080") as proxy, ConfigClient(proxy.url) as client:
+            with proxy.reset(after=100):  # in the middle of every reply
+                entry = client.get_config("app/llm", "model", fallback="gpt-4")
+                assert entry.source == "default"
 
     Every method that breaks something returns a `Trouble`, which heals at the end of its `with`
     block; troubles of different kinds add up, of one kind the latest counts. They strike new

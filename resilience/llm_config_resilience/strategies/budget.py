@@ -48,9 +48,11 @@ class Budget(Protocol):
 class RetryBudget:
     """A refund quota: it behaves like none while retries help, and stops them when they do not.
 
+        budget = RetryBudget()  # what retries and hedges may add to the load, together
+        stack = Pipeline(Retry(budget=budget), Hedge(0.1, budget=budget))
+
     A retry costs tokens, a success gives those of its call's last retry back, and a success at the first try
-    one token. Measured with 100 calls a second and 60 seconds of errors: at 100 % errors the backend sees
-    1.02 times the load (without a budget three times), at 30 % errors no retry is refused.
+    one token: the quota of the AWS SDKs (their "standard" retry mode), with its figures.
 
     Args:
         quota: Tokens there are at most, and at first.

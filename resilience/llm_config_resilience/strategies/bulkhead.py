@@ -39,6 +39,8 @@ class _Waiter:
 class Bulkhead(Strategy):
     """Let at most so many calls run at once, so that one slow backend does not take everything.
 
+        price = Pipeline(Bulkhead(20, max_queue=100)).call(fetch, "EUR")
+
     The next ones wait in a queue, first come first served, until just before their deadline; a cancelled one
     leaves it or passes its place on. Threads and tasks of any event loop may share one.
 

@@ -66,6 +66,9 @@ class CacheTimes:
 class CacheFallback(Strategy):
     """Keep answers, and give them again: fresh ones instead of a call, stale ones when there is no answer.
 
+        kept = CacheFallback(MemoryStore(), key=lambda currency: currency, ttl=30.0, stale_if_error=3600.0)
+        price = Pipeline(kept, Retry()).call(fetch, "EUR")
+
     By an entry's age: below `ttl` it is the answer. For `stale_while_revalidate` seconds more it is the
     answer too, while one call renews it in the background (both as in RFC 5861). For `stale_if_error`
     seconds after `ttl` it stands in when what is inside fails for want of an answer, and, with

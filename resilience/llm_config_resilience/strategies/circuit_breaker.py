@@ -40,6 +40,9 @@ _KINDS: Final[dict[CircuitState, EventKind]] = {
 class CircuitBreaker(Strategy):
     """Reject calls at once while what is inside is known to be failing.
 
+        breaker = CircuitBreaker(failure_threshold=5, timeout=60.0, name="prices")
+        price = Pipeline(Retry(), breaker).call(fetch, "EUR")
+
     Closed, calls pass and failures are counted. Open, they are rejected with `CircuitOpenError` for `timeout`
     seconds (longer, if the failure that opened it carries a longer `retry_after`; longer and jittered when
     it reopens). Then, half-open, `max_probes` at a time are let through: `success_threshold` successes close

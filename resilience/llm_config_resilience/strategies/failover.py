@@ -39,6 +39,9 @@ class _Tour:
 class Failover(Strategy):
     """Give the called function a target as its first argument, and the next one when a target fails.
 
+        stack = Pipeline(Failover(["https://a.example.com", "https://b.example.com"]))
+        stack.call(lambda url, currency: f"GET {url}/{currency}", "EUR")
+
     The first target is the primary: it is preferred whenever it is well, and calls stay with the one they
     found until then. A target that fails is ejected, and asked last, for `failback_after` seconds the first
     time, longer and jittered each time after that. Then one call at a time probes it before the others; after

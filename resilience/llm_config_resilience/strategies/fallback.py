@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Fallback(Strategy):
     """Answer from the first source that has an answer, when what is inside failed.
 
+        price = Pipeline(Fallback(last_known_price, 1.0), Retry()).call(fetch, "EUR")
+
     The answer is marked degraded: no cache stores it. `Answer.source` is `"fallback"`, `Answer.answered_by`
     this layer, `Answer.index` the source's place, and `Answer.error` says what made it necessary. If every
     source fails too, the original error goes on, with a note for each source.

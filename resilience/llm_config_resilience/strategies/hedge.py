@@ -188,6 +188,9 @@ class _Race:
 class Hedge(Scope):
     """Make the call again beside one that is slow, and take the first success.
 
+        stack = Pipeline(Timeout(2.0), Hedge(Quantile(0.95)))
+        price = await stack.call_async(fetch_async, "EUR")
+
     For calls that may be repeated. An error that may pass does not end the call while another one is under
     way; any other error does. When all fail the caller gets the error of the first call: the one it would
     have got without hedging. Before the delay is over an error is just an error, for a `Retry` outside.

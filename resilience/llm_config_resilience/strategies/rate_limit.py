@@ -32,6 +32,9 @@ class _Booking(NamedTuple):
 class RateLimit(Strategy):
     """Let calls start at a rate: a token bucket, kept as the generic cell rate algorithm (ITU-T I.371).
 
+        stack = Pipeline(RateLimit(60, burst=10, per=60.0))  # sixty a minute, ten of them at once
+        price = stack.call(fetch, "EUR")
+
     A call that comes too early is promised the next free moment and waits for it, in the order of arrival;
     a cancelled one hands its moment back, for the next that comes. Late timers do not add up: moments are
     counted from each other, not from when they were used. But where all of a program was held up, what could

@@ -176,6 +176,9 @@ class _Tries:
 class Retry(Strategy):
     """Repeat what is inside while it fails in a way that may pass.
 
+        stack = Pipeline(Retry(RetryPolicy(max_attempts=5, initial_backoff=0.05), on=ConnectionError))
+        price = stack.call(fetch, "EUR")
+
     Only `Exception` is ever retried, never an interrupt or a cancellation, and never a call that was turned
     away on this side. An error's `retry_after` (seconds, or an HTTP date) is honoured: the wait is at least
     that long, and never shorter than the policy's own. When a wait does not fit into the deadline, or the

@@ -51,6 +51,8 @@ class _Flight:
 class SingleFlight(Strategy):
     """Make one call for all concurrent callers of a key; they share its result, or its error.
 
+        price = Pipeline(SingleFlight(lambda currency: currency), Retry()).call(fetch, "EUR")
+
     The first caller makes it, in its own time: when it is cancelled or its own deadline passes, the next one
     makes the call anew, and the others stay where they are. A caller waits until its own deadline at most.
 

@@ -83,6 +83,8 @@ class _Run:
 class Timeout(Scope):
     """Bound what is inside in time.
 
+        Pipeline(Timeout(10.0), Retry(), Timeout(2.0))  # a whole call, and each of its attempts
+
     In async what is inside is cancelled when time is up. In sync nothing can be cancelled: the limit is the
     context's `deadline`, which every wait of the toolkit keeps to and which a called function finds by
     `current().remaining()`; a result that comes late is returned all the same, with a `"late"` event.
