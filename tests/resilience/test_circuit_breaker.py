@@ -101,9 +101,10 @@ def test_a_failed_probe_reopens_at_once_for_longer_each_time(colour, clock, even
     assert delays == [10, 20, 40, 80, 100, 100, 100]
 
 
-def test_a_longer_retry_after_keeps_it_open_longer(colour, pipeline, clock, events):
+@pytest.mark.parametrize(("asked", "granted"), [(30, 60), (90, 90), (600, 600), (86_400, 600)])
+def test_a_longer_retry_after_keeps_it_open_longer_up_to_ten_times(colour, pipeline, events, asked, granted):
     class BusyError(ConnectionError):
-        retry_after = 90
+        retry_after = asked
 
     def busy():
         raise BusyError
@@ -111,7 +112,7 @@ def test_a_longer_retry_after_keeps_it_open_longer(colour, pipeline, clock, even
     trip(colour, pipeline, 4)
     with pytest.raises(BusyError):
         colour.call(pipeline, busy)
-    assert events[-1].delay == 90
+    assert events[-1].delay == granted
 
 
 def test_200_tasks_at_half_open_admit_max_probes(loop, clock):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from llm_config_resilience.errors import without_frames
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.strategies.failure_runs import FailureRuns
-from llm_config_resilience.strategies.growing_time import grown
+from llm_config_resilience.strategies.growing_time import MAX_GROWTH, grown
 from llm_config_resilience.strategies.outcome_window import OutcomeWindow
 
 if TYPE_CHECKING:
@@ -273,7 +273,9 @@ class Circuit:
 
     def _open_time(self, hint: float | None, draw: Callable[[], float]) -> float:
         repeats = self._reopened + (self.state == "half-open")
-        return max(grown(self.settings.timeout, repeats, draw), hint or 0.0)
+        # A date may have been read on a clock that was stepped back since: even so it is probed some time.
+        asked = min(hint or 0.0, self.settings.timeout * MAX_GROWTH)
+        return max(grown(self.settings.timeout, repeats, draw), asked)
 
     def _record(self, now: float, *, failed: bool, slow: bool) -> None:
         if self._window is not None:

@@ -44,11 +44,12 @@ class CircuitBreaker(Strategy):
         price = Pipeline(Retry(), breaker).call(fetch, "EUR")
 
     Closed, calls pass and failures are counted. Open, they are rejected with `CircuitOpenError` for `timeout`
-    seconds (longer, if the failure that opened it carries a longer `retry_after`; longer and jittered when
-    it reopens). Then, half-open, `max_probes` at a time are let through: `success_threshold` successes close
-    it, a failure opens it again at once. Neither a success nor a failure are: cancelled and interrupted
-    calls, errors in `exclude`, and calls turned away further inside. Results of calls admitted before the
-    last change of state change nothing, and a probe that hangs gives up its place after `timeout` seconds.
+    seconds: longer if the failure that opened it carries a longer `retry_after`, longer and jittered when it
+    reopens, about ten times as long at most. Then, half-open, `max_probes` at a time are let through:
+    `success_threshold` successes close it, a failure opens it again at once. Neither a success nor a failure
+    are: cancelled and interrupted calls, errors in `exclude`, and calls turned away further inside. Results
+    of calls admitted before the last change of state change nothing, and a probe that hangs gives up its place
+    after `timeout` seconds.
 
     One instance may be shared by threads, event loops and pipelines. No lock is held during a call.
 

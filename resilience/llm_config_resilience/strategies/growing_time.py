@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 #: Each repetition in a row doubles the time, up to ten times the first (Polly and resilience4j advise a
 #: growing break; the cap keeps a recovered backend from being shunned for hours).
 _GROWTH: Final = 2.0
-_MAX_GROWTH: Final = 10.0
+MAX_GROWTH: Final = 10.0
 #: A grown time varies by as much either way, so that clients do not come back in step.
 _JITTER: Final = 0.1
 
@@ -26,5 +26,5 @@ def grown(seconds: float, repeats: int, draw: Callable[[], float]) -> float:
     if not repeats:
         return seconds
     # The exponent is bounded first: a float overflows after a thousand repetitions.
-    factor = min(_MAX_GROWTH, _GROWTH ** min(repeats, int(_MAX_GROWTH)))
+    factor = min(MAX_GROWTH, _GROWTH ** min(repeats, int(MAX_GROWTH)))
     return seconds * factor * (1 + _JITTER * (2 * draw() - 1))
