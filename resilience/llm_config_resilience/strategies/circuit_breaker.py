@@ -48,8 +48,8 @@ class CircuitBreaker(Strategy):
     reopens, about ten times as long at most. Then, half-open, `max_probes` at a time are let through:
     `success_threshold` successes close it, a failure opens it again at once. Neither a success nor a failure
     are: cancelled and interrupted calls, errors in `exclude`, and calls turned away further inside. Results
-    of calls admitted before the last change of state change nothing, and a probe that hangs gives up its place
-    after `timeout` seconds.
+    of calls admitted before the last change of state change nothing, and a probe that hangs gives up its
+    place after `timeout` seconds.
 
     One instance may be shared by threads, event loops and pipelines. No lock is held during a call.
 
