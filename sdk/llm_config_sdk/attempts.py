@@ -125,7 +125,10 @@ class Attempts:
         error = decode_error(reply, now=datetime.now(UTC))
         if call.operation is operations.DELETE_CONFIG and call.progress.may_have_arrived and is_absent(error):
             return None  # an earlier attempt took effect, and its reply was lost
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # as in `Outcomes.settle`
 
     def _value_in(self, reply: Reply, attempt: Attempt[T]) -> T:
         try:

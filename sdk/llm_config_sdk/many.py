@@ -87,10 +87,13 @@ def one_by_one(
         on_progress: Told after each.
     """
     outcomes: list[R] = []
-    for index in range(count):
-        outcomes.append(work(index))
-        _tell(on_progress, outcomes[-1], len(outcomes), count)
-    return outcomes
+    try:
+        for index in range(count):
+            outcomes.append(work(index))
+            _tell(on_progress, outcomes[-1], len(outcomes), count)
+        return outcomes
+    finally:
+        del outcomes  # the traceback of an error among them leads here, as in `Outcomes.settle`
 
 
 async def at_once(

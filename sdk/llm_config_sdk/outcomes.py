@@ -119,9 +119,12 @@ class Outcomes:
             self._observation(plan).succeeded(stand_in)
             return stand_in
         self._observation(plan).failed(found)
-        if found is error:
-            raise found
-        raise found from error
+        try:
+            if found is error:
+                raise found
+            raise found from error
+        finally:
+            del found, error  # its traceback leads here: it would live until the collector comes by
 
     def forget_written(self, call: Call[Any]) -> None:
         """Forget what a write has made old, whether or not its outcome is known."""
@@ -130,14 +133,10 @@ class Outcomes:
 
     def stand_in(
         self, namespace: str, key: str, environment: Environment, error: errors.LLMConfigError
-    ) -> ConfigEntry:
-        """Answer with the client's own fallback for an entry that could not be resolved.
-
-        Raises:
-            LLMConfigError: The error itself, where there is none.
-        """
+    ) -> ConfigEntry | errors.LLMConfigError:
+        """Find the client's own fallback for an entry that could not be resolved; else the error."""
         if (namespace, key) not in self._core.fallback:
-            raise self.reported(error)
+            return self.reported(error)
         call = operations.prepare(operations.GET_CONFIG, namespace, key, environment)
         self.reported(error, source="default")
         return self._made_up(call, copy.deepcopy(self._core.fallback[namespace, key]), error)

@@ -12,18 +12,19 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from llm_config_sdk import errors
 from llm_config_sdk.policy import is_outage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm_config_sdk import errors
     from llm_config_sdk.contract import Environment
     from llm_config_sdk.core import Core
     from llm_config_sdk.entries import ConfigEntry
     from llm_config_sdk.plans import Plan
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 log: Final = logging.getLogger("llm_config_sdk")
 
@@ -56,6 +57,16 @@ class _Looking(Generic[T]):
     def failed(self, index: int, error: errors.LLMConfigError) -> None:
         """Note that one of them could not be read."""
         self._failed[index] = error
+
+    def _end(self, answer: A | errors.LLMConfigError) -> A:
+        """Return an answer, or raise an error. Its traceback will lead here, so nothing here keeps it."""
+        self._failed.clear()
+        if not isinstance(answer, errors.LLMConfigError):
+            return answer
+        try:
+            raise answer
+        finally:
+            del answer
 
     @property
     def _outage(self) -> errors.LLMConfigError | None:
@@ -110,6 +121,9 @@ class EntryLookup(_Looking["ConfigEntry"]):
             NotFoundError: No environment has it.
             LLMConfigError: One could not be read, and nothing is known that may stand in.
         """
+        return self._end(self._choose())
+
+    def _choose(self) -> ConfigEntry | errors.LLMConfigError:
         outage = self._outage
         for index, environment in enumerate(self._order):
             error, entry = self._failed.get(index), self._found.get(index)
@@ -118,16 +132,16 @@ class EntryLookup(_Looking["ConfigEntry"]):
             if entry is not None:
                 return self._answer(entry, index)
             if error is not None and not is_outage(error) and not self._is_absent(error):
-                raise self._core.outcomes.reported(error)
+                return self._core.outcomes.reported(error)
         if outage is not None:
             return self._core.outcomes.stand_in(*self._name, self._wanted, outage)
-        raise self._core.outcomes.unresolved(self._failed.get(0), self._wanted)
+        return self._core.outcomes.unresolved(self._failed.get(0), self._wanted)
 
-    def _answer(self, entry: ConfigEntry, index: int) -> ConfigEntry:
+    def _answer(self, entry: ConfigEntry, index: int) -> ConfigEntry | errors.LLMConfigError:
         above = [error for place in range(index) if (error := self._failed.get(place)) is not None]
         outage = next((error for error in above if is_outage(error)), None)
         if outage is not None and entry.source == "server":
-            raise self._core.outcomes.reported(outage)
+            return self._core.outcomes.reported(outage)
         if outage is None and not entry.is_stale:
             self._core.remember_resolved(self._name, self._wanted, self._order[: index + 1], self._as_of)
             return entry
@@ -177,15 +191,18 @@ class NamespaceLookup(_Looking["list[ConfigEntry]"]):
         Raises:
             LLMConfigError: An environment could not be read, and nothing is known that may stand in.
         """
+        return self._end(self._gathered())
+
+    def _gathered(self) -> list[ConfigEntry] | errors.LLMConfigError:
         for index in range(self.count):
             error = self._failed.get(index)
             if error is not None and not is_outage(error):
-                raise error
+                return error
         if self._outage is None:
             return [entry for index in range(self.count) for entry in self._found[index]]
         return self._recalled(self._outage)
 
-    def _recalled(self, outage: errors.LLMConfigError) -> list[ConfigEntry]:
+    def _recalled(self, outage: errors.LLMConfigError) -> list[ConfigEntry] | errors.LLMConfigError:
         known = [
             self._found.get(index) or self._core.outcomes.known(outage, self._namespace, environment)
             for index, environment in enumerate(self._order)
@@ -193,7 +210,7 @@ class NamespaceLookup(_Looking["list[ConfigEntry]"]):
         # A more specific environment, of which nothing is known, is not passed over for a server's answer.
         fallbacks = self._core.outcomes.fallbacks(outage, self._namespace, self._order[-1])
         if any(not known[index] and self._found for index in self._failed) or not (fallbacks or any(known)):
-            raise outage
+            return outage
         names = ", ".join(environment.value for environment in self._order)
         log.debug("%s [%s]: going on with what was known: %s", self._namespace, names, outage)
         return [*fallbacks, *(entry for each in known for entry in each)]

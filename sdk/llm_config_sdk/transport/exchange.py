@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from llm_config_sdk.decoding import Reply
@@ -206,8 +206,13 @@ class ReplyReader:
         if self.failure is None and self._gunzip is not None and self._on_wire and not self._gunzip.eof:
             self._fail("its gzip encoding is cut off")
         if self.failure is not None:
-            raise self.failure
+            raise self.take_failure()
         return Reply(self._status, self._headers, bytes(self._body), self._raw_headers)
+
+    def take_failure(self) -> ResponseDecodeError:
+        """Give away the failure, of which there is one: its traceback will lead here, so it is not kept."""
+        failure, self.failure = self.failure, None
+        return cast("ResponseDecodeError", failure)
 
     def _fail(self, what: str, cause: Exception | None = None) -> bool:
         self._body.clear()

@@ -107,7 +107,7 @@ class InjectedTransport(_Injected):
         except Exception as error:  # what it means is looked up, and it is raised
             if reader is not None and reader.failure is not None:
                 made_safe(error, outside)
-                raise reader.failure from error
+                raise reader.take_failure() from error
             return _reply_or_raise(error, request, timeout, outside)
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class AsyncInjectedTransport(_Injected):
         except Exception as error:  # what it means is looked up, and it is raised
             if reader is not None and reader.failure is not None:
                 made_safe(error)
-                raise reader.failure from error
+                raise reader.take_failure() from error
             return _reply_or_raise(error, request, timeout)
 
     async def aclose(self) -> None:
@@ -238,10 +238,13 @@ def _reply_or_raise(
     if response is not None:
         return _read_already(response)
     mapped = map_error(error, endpoint=request.endpoint.url, timeout=timeout, outside=outside)
-    if mapped is None:
-        raise error
-    made_safe(error, outside)
-    raise mapped from error
+    try:
+        if mapped is None:
+            raise error
+        made_safe(error, outside)
+        raise mapped from error
+    finally:
+        del error, mapped, outside  # their tracebacks lead here, as in `StackTransport.send`
 
 
 def _build(client: Any, request: WireRequest, timeout: float | None) -> Any:

@@ -130,7 +130,10 @@ class StackTransport(_Stack, httpx.BaseTransport):
             if mapped is None:
                 raise
             made_safe(error, outside)
-            raise mapped from error
+            try:
+                raise mapped from error
+            finally:
+                del mapped  # its cause's traceback leads here: both would live until the collector comes by
 
     def _take_turn(self, pool: Pool[Connection], deadline: Deadline) -> None:
         waiter = pool.take(threading.Event)
@@ -195,7 +198,10 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
             if mapped is None:
                 raise
             made_safe(error, outside)
-            raise mapped from error
+            try:
+                raise mapped from error
+            finally:
+                del mapped  # its cause's traceback leads here: both would live until the collector comes by
 
     async def _take_turn(self, pool: Pool[AsyncConnection], deadline: AsyncDeadline) -> None:
         del deadline  # it interrupts whoever waits
