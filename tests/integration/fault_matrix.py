@@ -39,6 +39,7 @@ from llm_config_mock_server import (
 )
 from llm_config_resilience import RetryPolicy
 from llm_config_sdk import (
+    BreakerPolicy,
     ConnectFailedError,
     RequestTimeoutError,
     ResiliencePolicy,
@@ -285,6 +286,12 @@ _ERRORS: dict[Effect, type[Exception]] = {
     Effect.UNAVAILABLE: ServiceUnavailableError,
     Effect.UNREADABLE: ResponseDecodeError,
 }
+_SAYS_NEVER_SENT: dict[Effect, bool] = {
+    Effect.UNSENT: True,
+    Effect.UNTRUSTED: True,
+    Effect.LOST: False,
+    Effect.SLOW: False,
+}
 
 
 @dataclass(frozen=True)
@@ -295,11 +302,13 @@ class Expected:
         error: What is raised; `None` for an answer.
         attempts: How often the client tried.
         seen: How many requests the server saw.
+        never_sent: Whether the error says that the request did not leave; `None` where it has nothing to say.
     """
 
     error: type[Exception] | None
     attempts: int
     seen: int
+    never_sent: bool | None = None
 
 
 def most_attempts(effect: Effect) -> int:
@@ -325,7 +334,9 @@ def expect(fault: Fault, operation: Operation, *, lasting: bool) -> Expected:
     else:
         allowed = 1
     if lasting or allowed == 1:
-        return Expected(_ERRORS[effect], allowed, allowed if fault.is_seen else 0)
+        return Expected(
+            _ERRORS[effect], allowed, allowed if fault.is_seen else 0, _SAYS_NEVER_SENT.get(effect)
+        )
     return Expected(None, 2, 2 if fault.is_seen else 1)
 
 
@@ -429,6 +440,8 @@ def options_for(cell: Cell, stage: Stage, attempt: float) -> dict[str, Any]:
         "timeout": UNHURRIED,
         "resilience": ResiliencePolicy(
             retry=RetryPolicy(max_attempts=most, initial_backoff=0.001, max_backoff=0.002),
+            # On a machine that stalls, recovery is asked for more often than a circuit waits to see.
+            breaker=BreakerPolicy(failure_threshold=1000),
             attempt_timeout=attempt if cell.fault.effect is Effect.SLOW else UNHURRIED / 2,
         ),
     }

@@ -24,7 +24,7 @@ def test_a_call_ends_as_the_rules_say_and_leaves_nothing_behind(cell):
     for attempt in matrix.patiences():
         came = play(cell, attempt)
         if came == cell.expected or cell.fault.effect is not Effect.SLOW or came.seen > cell.expected.seen:
-            break  # fewer requests in a slow cell: the machine stalled before they were sent
+            break  # fewer requests, or none sent, in a slow cell: the machine stalled before that
     assert came == cell.expected
 
 
@@ -68,7 +68,7 @@ def call(client, cell: Cell, stage: matrix.Stage) -> matrix.Expected:
     else:
         attempts = getattr(found, "attempts", None) or cell.expected.attempts
     wait_until(lambda: len(journal) >= seen, 1.0)  # what hangs there may be written down a moment later
-    return matrix.Expected(type_of(error, cell), attempts, len(journal))
+    return matrix.Expected(type_of(error, cell), attempts, len(journal), getattr(error, "never_sent", None))
 
 
 def type_of(error, cell: Cell):
@@ -81,13 +81,11 @@ def type_of(error, cell: Cell):
 
 
 def check_error(cell: Cell, stage: matrix.Stage, error: LLMConfigError) -> None:
-    """An error says where it happened, why, and whether the request may have left."""
+    """An error says where it happened, and why."""
     assert error.endpoint == stage.url
     assert "<" not in error.message
     if cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED, Effect.LOST}:
         assert error.__cause__ is not None, "the library's own"
-    if cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED, Effect.LOST, Effect.SLOW}:
-        assert error.never_sent == (cell.fault.effect in {Effect.UNSENT, Effect.UNTRUSTED})
     if cell.fault.effect is Effect.UNTRUSTED:
         assert error.details["tls"]
 
