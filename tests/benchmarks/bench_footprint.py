@@ -177,7 +177,7 @@ def _traced(call: Callable[[], Any], calls: int) -> int:
 
 def measure(*, quick: bool) -> Report:
     """Measure; `quick` only shows that it runs."""
-    rounds, entries, calls = (1, 30, 5) if quick else (12, 2_000, 200)
+    rounds, entries, calls = (1, 30, 5) if quick else (30, 2_000, 200)
     importing = imports(rounds)
     with quick_server() as server:
         found = [importing, memory(entries), allocations(server.url, calls)]

@@ -66,7 +66,11 @@ def _stack(
         layers.append(
             PerTarget(
                 lambda server: CircuitBreaker(
-                    circuit.failure_threshold, circuit.success_threshold, circuit.timeout, name=server
+                    circuit.failure_threshold,
+                    circuit.success_threshold,
+                    circuit.timeout,
+                    patience=circuit.patience,
+                    name=server,
                 )
             )
         )
@@ -81,7 +85,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
     "no-budget": cast("Policy", partial(_stack, cache=False, breaker=False, budget=False)),
     "one-attempt": cast("Policy", partial(_stack, cache=False, breaker=False, retry=False)),
 }
-"""The client's default stack, and what is left of it when more and more is taken away."""
+"""The client's default stack, and what is left of it as one part after the other is taken away."""
+_WITHOUT: Final = [name for name in POLICIES if name != _POLICY]
 
 
 def _key(key: str) -> str:
@@ -106,7 +111,8 @@ def simulate(
         typer.Option(
             "--policy",
             "-p",
-            help=f"{', '.join(POLICIES)}, or MODULE:FUNCTION that makes a Pipeline; repeat it to compare."
+            help=f"{_POLICY}, or what is left of it as one part after the other is taken away:"
+            f" {', '.join(_WITHOUT)}; or MODULE:FUNCTION that makes a Pipeline. Repeat it to compare."
             f" Left out: {_POLICY}.",
             show_default=False,
             autocompletion=lambda: list(POLICIES),
