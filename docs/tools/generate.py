@@ -11,7 +11,7 @@ import importlib
 import inspect
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,12 +42,14 @@ class Package:
         title: The page's title.
         intro: What the page says before the names.
         sections: Module (or beginning of one) to heading, in the page's order; others follow.
+        options: By name, lines for mkdocstrings: how it is shown unlike the others.
     """
 
     name: str
     title: str
     intro: str
     sections: Mapping[str, str]
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
 
 
 PACKAGES: Final = (
@@ -108,6 +110,8 @@ PACKAGES: Final = (
             "events": "Events",
             "errors": "Errors",
         },
+        # Its hooks are shown, which zensical.toml hides elsewhere.
+        {"Strategy": ("    options:", '      filters: ["!^_"]')},
     ),
     Package(
         "llm_config_resilience.testing",
@@ -171,7 +175,7 @@ def names_page(package: Package) -> str:
             continue
         lines += [f"## {title}", ""]
         for name in sorted(names, key=str.casefold):
-            lines += [f"::: {package.name}.{name}", ""]
+            lines += [f"::: {package.name}.{name}", *package.options.get(name, ()), ""]
     return "\n".join(lines)
 
 
@@ -340,9 +344,9 @@ def settings_page() -> str:
     prefix = settings.ENV_PREFIX
     told = _attributes(settings.ClientSettings.__doc__ or "")
     rows = []
-    for name, field in settings.ClientSettings.model_fields.items():
+    for name, setting in settings.ClientSettings.model_fields.items():
         variable = f"{prefix}{name.upper()}"
-        default = field.default
+        default = setting.default
         shown = "none" if default in {None, ()} else f"`{getattr(default, 'value', default)}`"
         meaning = told[name].partition(": ")[2] or told[name]
         cell = f"{meaning[0].upper()}{meaning[1:]}"
