@@ -23,8 +23,6 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-import platformdirs
-
 from llm_config_resilience import Entry
 from llm_config_resilience.locks import new_lock
 from llm_config_sdk.cache import Fetched
@@ -76,6 +74,8 @@ def default_path(origin: str) -> Path:
         origin: The client's base URL.
     """
     name = hashlib.sha256(origin.encode()).hexdigest()[:16]
+    import platformdirs  # noqa: PLC0415  # most clients have no such file
+
     return platformdirs.user_cache_path("llm-config-sdk") / f"{name}.json"
 
 

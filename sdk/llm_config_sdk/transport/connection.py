@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from llm_config_sdk.transport.anyio_stream import AnyioStream
 from llm_config_sdk.transport.exchange import wire_headers
 from llm_config_sdk.transport.http11 import Http11
 
@@ -327,6 +326,8 @@ class AsyncConnection(_Connection):
     @staticmethod
     async def _reach(route: Route, family: Any, deadline: AsyncDeadline) -> Any:
         """Connect; nobody reads what is left, but that it is connected for is noted."""
+        from llm_config_sdk.transport.anyio_stream import AnyioStream  # noqa: PLC0415  # async alone needs it
+
         deadline.left("Connect")
         return await AnyioStream.connect(route.host, route.port, family)
 
