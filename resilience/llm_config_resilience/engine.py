@@ -89,7 +89,7 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
                         if directive.delay > 0:
                             check_wait(ctx, at, directive.delay, error)
                             ctx.clock.sleep(directive.delay)
-                        reenter(route, ctx, at)
+                        reenter(ctx, at)
                         phase, value, error, directive = INWARD, None, None, None
                     elif isinstance(directive, Return):
                         ctx.answer(at, directive, error)
@@ -192,7 +192,7 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
                         if directive.delay > 0:
                             check_wait(ctx, at, directive.delay, error)
                             await ctx.clock.sleep_async(directive.delay)
-                        reenter(route, ctx, at)
+                        reenter(ctx, at)
                         phase, value, error, directive = INWARD, None, None, None
                     elif isinstance(directive, Return):
                         ctx.answer(at, directive, error)
@@ -314,9 +314,9 @@ def check_wait(ctx: Context, at: int, seconds: float, error: Exception | None) -
         ) from error
 
 
-def reenter(route: Route, ctx: Context, at: int) -> None:
-    """Make the layers inside forget the last pass."""
-    ctx.slots[at + 1 : route.end + 1] = ctx.pipeline.blank[at + 1 : route.end + 1]
+def reenter(ctx: Context, at: int) -> None:
+    """Make the layers inside forget the last pass, those in other scopes too."""
+    ctx.slots[at + 1 :] = ctx.pipeline.blank[at + 1 :]
     ctx.renew()
 
 

@@ -307,6 +307,31 @@ def test_a_scope_runs_branches_on_contexts_of_their_own(colour, script):
     assert log == ["a.before", "b.before", "b.succeeded", "b.before", "b.succeeded", "a.succeeded"]
 
 
+class Through(Scope):
+    """Runs what is inside as it is."""
+
+    def around(self, ctx, at, proceed):
+        return proceed(ctx)
+
+    async def around_async(self, ctx, at, proceed):
+        return await proceed(ctx)
+
+
+@pytest.mark.parametrize("hook", ["failed", "succeeded"])
+def test_every_attempt_finds_the_places_inside_of_scopes_empty(colour, clock, script, hook):
+    found = []
+
+    def take(ctx, at):
+        found.append(ctx.slots[at])
+        ctx.slots[at] = "taken"
+
+    outside = Probe([], "a", **{hook: once(Again())})
+    layers = (outside, Through(), Probe([], "b", before=take), Through(), Probe([], "c", before=take))
+    first = OSError() if hook == "failed" else 3
+    assert colour.call(Pipeline(*layers, clock=clock), script(first, 4)) == 4
+    assert found == [None] * 4
+
+
 def test_an_error_crosses_a_scope(colour):
     log = []
     pipeline = Pipeline(Probe(log, "a", failed=Return("caught")), Race(), Probe(log, "b"))
@@ -426,6 +451,28 @@ def test_a_detached_error_that_came_in_time_is_raised_and_a_late_one_told(loop, 
     assert events == []
     assert loop.run(main, 6) == "old"
     assert [event.kind for event in events] == ["background_failed"]
+
+
+def test_detach_without_a_wait_never_takes_the_outcome_however_soon_it_comes(
+    colour, clock, events, monkeypatch, script
+):
+    """What a caller gets must not hang on how quick a thread or an eager task is."""
+    pipeline = Pipeline(
+        Probe([], "a", before=Detach(0, Return("old"))), clock=clock, listeners=[events.append]
+    )
+
+    def at_once(job):
+        if colour.is_async:
+            with pytest.raises(StopIteration):
+                job().send(None)
+        else:
+            job()
+        return True
+
+    monkeypatch.setattr(pipeline.background, "spawn" if colour.is_async else "run", at_once)
+    assert colour.call(pipeline, lambda: "new") == "old"
+    assert colour.call(pipeline, script(OSError("late"))) == "old"
+    assert [(event.kind, str(event.error)) for event in events] == [("background_failed", "late")]
 
 
 def test_detached_work_has_no_deadline_of_the_caller(loop, clock):
