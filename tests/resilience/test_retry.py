@@ -251,6 +251,14 @@ def test_a_policy_comes_from_tenacity_and_goes_there(clock, script):
     assert slept == [0.1, 0.2]
 
 
+def test_a_policy_with_jitter_keeps_it_in_tenacity(script):
+    slept = []
+    for _ in range(50):
+        RetryPolicy().to_tenacity().copy(sleep=slept.append)(script(OSError(), 5))
+    assert len(set(slept)) > 1
+    assert 0 <= min(slept) <= max(slept) <= 0.1
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"max_attempts": 0}, {"initial_backoff": -1}, {"backoff_multiplier": 0.5}, {"jitter": "some"}],

@@ -288,6 +288,14 @@ def test_a_redirect_says_where_to_without_what_may_be_secret():
     assert "hunter2" not in repr(error.response)
 
 
+@pytest.mark.parametrize(
+    ("status", "is_told"), [(199, False), (300, True), (399, True), (400, False), (404, False), (503, False)]
+)
+def test_only_a_redirect_says_where_to(status, is_told):
+    error = decoded(status, b"", {"location": "https://proxy.example/login"})
+    assert ("proxy.example" in error.message) is is_told
+
+
 # --- Rung 1: the envelope -----------------------------------------------------------------------
 
 
@@ -573,9 +581,9 @@ def test_only_headers_that_are_safe_to_show_are_kept_and_bounded():
 def test_huge_bodies_cost_little_time_and_are_not_kept():
     """Thirty megabytes of JSON are neither parsed nor kept."""
     huge = b'{"error": {"message": "' + b"x" * 30_000_000 + b'"}}'
-    began = time.perf_counter()
+    began = time.thread_time()  # this thread's own: what else the machine does is no matter
     error = decoded(500, huge)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
     assert len(pickle.dumps(error)) < 5000
     assert error.code == "INTERNAL_ERROR"
 
