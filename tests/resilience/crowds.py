@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from concurrent.futures import Future
 
+import pytest
 from anyio.from_thread import start_blocking_portal
 
 from llm_config_resilience import Gate, SystemClock
@@ -14,6 +16,12 @@ from llm_config_resilience import Gate, SystemClock
 #: Seconds after which a test is taken to hang.
 PATIENCE = 30
 _CLOCK = SystemClock()
+
+#: Without a GIL, what one thread made and another let go of stays until its maker or the collector comes by
+#: (PEP 703, biased reference counting): a collector with something to do tells of no cycle there.
+frees_at_once = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="threads free each other's objects later"
+)
 
 
 def until(condition):

@@ -25,7 +25,7 @@ from llm_config_resilience import (
     Timeout,
 )
 from llm_config_resilience.strategies.single_flight import copy_of
-from resilience.crowds import PATIENCE, Crowd, until
+from resilience.crowds import PATIENCE, Crowd, frees_at_once, until
 
 
 def aboard(flights):
@@ -356,6 +356,7 @@ def test_joining_is_told(crowd, events):
     assert [event.kind for event in events if event.layer] == ["joined"]
 
 
+@frees_at_once
 def test_a_shared_error_leaves_nothing_for_the_garbage_collector():
     pipeline = Pipeline(SingleFlight("key"))
 

@@ -21,6 +21,7 @@ from llm_config_resilience import (
     Timeout,
     current,
 )
+from resilience.crowds import frees_at_once
 from resilience.test_interrupts import in_a_child, needs_fork
 
 #: Seconds until a test that hangs fails.
@@ -159,6 +160,7 @@ def test_an_interrupt_of_the_waiting_caller_leaves_the_result_closed(entered_fir
     assert late.closed.wait(PATIENCE)
 
 
+@frees_at_once
 def test_the_callers_error_leaves_nothing_for_the_garbage_collector(clock, script):
     timeout = Timeout(3, thread=True)
     pipeline = Pipeline(timeout, clock=clock)
