@@ -164,6 +164,19 @@ def test_it_notices_a_server_that_does_not_fail(invoke, monkeypatch):
     assert _titles_that_fail(ended) == {"Fails twice, then answers"}
 
 
+def test_a_watcher_that_looks_before_anybody_writes_has_seen_nothing_wrong(invoke, monkeypatch):
+    """On a machine that is busy it looks again before the other one comes to write."""
+    put = MockServer.put
+
+    def put_late(self, namespace, key, value, **where):
+        if value == "gpt-5":
+            self.journal.wait_for(1, status=304)
+        return put(self, namespace, key, value, **where)
+
+    monkeypatch.setattr(MockServer, "put", put_late)
+    assert _titles_that_fail(invoke("demo", "--json")) == set()
+
+
 # --- The stage ------------------------------------------------------------------------------------
 
 
