@@ -88,15 +88,33 @@ processor time, and is what throughput loses between 10 callers and 2,000.""",
     "server": ("The reference server of this project, beside one that tests often use.", ()),
 }
 
-ALTERNATIVES: Final = {
-    "client": "Bars: one uncached read beside bare httpx, sync and async",
-    "throughput": "Lines: answers a second, by the number of async callers",
-    "entries": "Lines: microseconds of a cached read, by entries in the cache",
-    "errors": "Bars: the share of calls that succeed, by case, at the highest share of errors",
-    "failover": "Areas: answers a second by primary and backup, while the primary goes down and comes back",
+#: By plot: what somebody is told who does not see it, and what to see in it.
+PLOTS: Final = {
+    "client": (
+        "Bars: one uncached read beside bare httpx, sync and async",
+        "Bars that end before the line are quicker than bare httpx, which does less.",
+    ),
+    "throughput": (
+        "Lines: answers a second, by the number of async callers",
+        "From one caller to two thousand: who keeps answering, and who does not.",
+    ),
+    "entries": (
+        "Lines: microseconds of a cached read, by entries in the cache",
+        "The client's line rises where a plain dict's does.",
+    ),
+    "errors": (
+        "Bars: the share of calls that succeed, by case, at the highest share of errors",
+        "The last rows of the first table below: what was read before is answered, whatever servers do.",
+    ),
+    "failover": (
+        "Areas: answers a second by primary and backup, while the primary goes down and comes back",
+        "The primary is killed, and the backup answers at once. When it is back, it is preferred again.",
+    ),
 }
+DRAWN_FROM: Final = "Drawn by `make docs` from the figures of this page."
 
 MILLION: Final = 1_000_000  # from which `g` writes powers
+ROOM: Final = 1.5  # times the highest figure: a legend has room above all of them
 
 Figures = dict[str, Any]
 
@@ -231,11 +249,13 @@ def goals(figures: Figures) -> Iterator[str]:
 
 def picture(name: str) -> str:
     """Show a plot, the one for the page's colours."""
-    told = {"light": ALTERNATIVES[name], "dark": "The same, for a dark page"}
-    return "\n".join(
+    alternative, caption = PLOTS[name]
+    told = {"light": alternative, "dark": "The same, for a dark page"}
+    pictures = [
         f"![{told[scheme]}](images/performance-{name}-{scheme}.svg#only-{scheme})"
         for scheme in drawing.SCHEMES
-    )
+    ]
+    return "\n".join([*pictures, "", f"{caption} {DRAWN_FROM}", "{ .caption }"])
 
 
 def sections(figures: Figures) -> Iterator[str]:
@@ -319,14 +339,14 @@ def draw_throughput(figures: Figures, axes: Any, colours: dict[str, str]) -> Non
     """Draw answers a second."""
     table = found_table(figures, "throughput", "async")
     draw_lines(table, axes, colours, label="callers", unit="answers a second")
-    axes.set_ylim(0)
+    axes.set_ylim(0, axes.get_ylim()[1] * ROOM)
 
 
 def draw_entries(figures: Figures, axes: Any, colours: dict[str, str]) -> None:
     """Draw what a cached read costs."""
     table = found_table(figures, "growth", "entries")
     draw_lines(table, axes, colours, label="entries in the cache", unit="µs")
-    axes.set_ylim(0)
+    axes.set_ylim(0, axes.get_ylim()[1] * ROOM)
 
 
 def draw_errors(figures: Figures, axes: Any, colours: dict[str, str]) -> None:
@@ -336,9 +356,7 @@ def draw_errors(figures: Figures, axes: Any, colours: dict[str, str]) -> None:
     most = [row for row in table["rows"] if row["at"] == places[-1]][::-1]
     shares = [row["beside"]["success %"] for row in most]
     sides = ["good" if "Client" in row["case"] else "bad" for row in most]
-    axes.barh(
-        range(len(most)), shares, 0.6, color=[colours[side] for side in sides], label="calls that succeed"
-    )
+    axes.barh(range(len(most)), shares, 0.6, color=[colours[side] for side in sides])
     axes.set_yticks(range(len(most)), [row["case"] for row in most])
     axes.set_xlabel(f"% of calls that succeed, at {places[-1]:g} % errors")
 
@@ -356,7 +374,7 @@ def draw_failover(figures: Figures, axes: Any, colours: dict[str, str]) -> None:
         colors=[colours["good"], colours["bad"], colours["text"]],
         labels=["by the primary", "by the backup", "not at all"],
     )  # fmt: skip
-    axes.set_ylim(0, 1.5 * max(map(sum, zip(*heights.values(), strict=True))))  # room for the legend
+    axes.set_ylim(0, ROOM * max(map(sum, zip(*heights.values(), strict=True))))
     axes.set_xlabel("seconds")
     axes.set_ylabel("answers a second")
 

@@ -207,7 +207,8 @@ def svg(draw: Callable[[Any, Mapping[str, str]], None], colours: Mapping[str, st
         axes = figure.add_subplot()
         drawing.prepare(axes, colours)
         draw(axes, colours)
-        axes.legend(frameon=False, **legend)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, **legend)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return "".join(f"{line.rstrip()}\n" for line in buffer.getvalue().splitlines())
