@@ -43,9 +43,8 @@ _SUCCESS: Final = (
     "makes more than that in one run of five hundred."
 )
 _IMPORT: Final = (
-    "A full pass of the garbage collector falls into this import and not into the other one: "
-    "`python -X importtime` shows its 25 ms beside whatever module is made at that moment, and "
-    "`gc.disable()` before the import takes them away."
+    "The SDK's own hundred modules are a fifth of it, and making sixty dataclasses is a third of that; "
+    "`python -X importtime -c 'import llm_config_sdk'` has it module by module."
 )
 
 GOALS: Final[dict[str, Goal]] = {
