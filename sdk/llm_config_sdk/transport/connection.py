@@ -26,7 +26,6 @@ from llm_config_sdk.transport.http11 import Http11
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator
-    from types import TracebackType
 
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.transport.exchange import Endpoint, WireRequest
@@ -55,12 +54,7 @@ class Deadline:
     def __enter__(self) -> None:
         """Begin the exchange. In sync each step is given what is left, and that is all."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    def __exit__(self, *raised: Any) -> bool | None:  # noqa: PYI036  # handed on
         """End it."""
 
     def remaining(self) -> float | None:
@@ -95,14 +89,9 @@ class AsyncDeadline(Deadline):
         self._scope = anyio.move_on_after(self.remaining())
         self._scope.__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
+    def __exit__(self, *raised: Any) -> bool | None:  # noqa: PYI036  # handed on
         """End it; raise the family's timeout if it was interrupted."""
-        swallows = self._scope.__exit__(kind, error, traceback)
+        swallows = self._scope.__exit__(*raised)
         if self._scope.cancelled_caught:
             raise self.timed_out() from None
         return swallows
