@@ -130,7 +130,7 @@ def drive(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912, PLR0915 - 
             except Exception as caught:  # noqa: BLE001 - the strategies judge it, and it is raised in the end
                 phase, value, error, directive = FAILING, None, trimmed(caught), None
                 hooks = route.failing[at]
-        clear(route, ctx)
+        forget(ctx, route.start)  # slots may hold errors, whose tracebacks hold the frame
         over = True
         raise error  # type: ignore[misc]  # the loop ends here with an error in hand only
     finally:
@@ -233,7 +233,7 @@ async def drive_async(route: Route, ctx: Context) -> Any:  # noqa: C901, PLR0912
             except Exception as caught:  # noqa: BLE001 - the strategies judge it, and it is raised in the end
                 phase, value, error, directive = FAILING, None, trimmed(caught), None
                 hooks = route.failing[at]
-        clear(route, ctx)
+        forget(ctx, route.start)  # slots may hold errors, whose tracebacks hold the frame
         over = True
         raise error  # type: ignore[misc]  # the loop ends here with an error in hand only
     finally:
@@ -315,9 +315,14 @@ def check_wait(ctx: Context, at: int, seconds: float, error: Exception | None) -
 
 
 def reenter(ctx: Context, at: int) -> None:
-    """Make the layers inside forget the last pass, those in other scopes too."""
-    ctx.slots[at + 1 :] = ctx.pipeline.blank[at + 1 :]
+    """Make the layers inside forget the last pass."""
+    forget(ctx, at + 1)
     ctx.renew()
+
+
+def forget(ctx: Context, first: int) -> None:
+    """Empty the slots of a layer and of all inside it, in other scopes too."""
+    ctx.slots[first:] = ctx.pipeline.blank[first:]
 
 
 def caused(directive: Raise) -> Exception:
@@ -366,9 +371,4 @@ def release(route: Route, ctx: Context, at: int) -> None:
             hook(ctx, index)
         except Exception:  # noqa: BLE001 - a cancellation arrives intact, and the other layers are asked too
             _log.exception("%s could not give back what it held", ctx.pipeline.labels[index])
-    clear(route, ctx)
-
-
-def clear(route: Route, ctx: Context) -> None:
-    """Empty this route's slots: they may hold errors, whose tracebacks hold the frame."""
-    ctx.slots[route.start : route.end + 1] = ctx.pipeline.blank[route.start : route.end + 1]
+    forget(ctx, route.start)

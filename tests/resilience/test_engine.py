@@ -453,13 +453,12 @@ def test_a_detached_error_that_came_in_time_is_raised_and_a_late_one_told(loop, 
     assert [event.kind for event in events] == ["background_failed"]
 
 
+@pytest.mark.parametrize("within", [0, -1])
 def test_detach_without_a_wait_never_takes_the_outcome_however_soon_it_comes(
-    colour, clock, events, monkeypatch, script
+    colour, events, monkeypatch, script, within
 ):
     """What a caller gets must not hang on how quick a thread or an eager task is."""
-    pipeline = Pipeline(
-        Probe([], "a", before=Detach(0, Return("old"))), clock=clock, listeners=[events.append]
-    )
+    pipeline = Pipeline(Probe([], "a", before=Detach(within, Return("old"))), listeners=[events.append])
 
     def at_once(job):
         if colour.is_async:
