@@ -15,6 +15,7 @@ import pytest
 from llm_config_resilience import (
     CircuitBreaker,
     CircuitOpenError,
+    CircuitSettings,
     DeadlineExceededError,
     Fallback,
     Gate,
@@ -101,6 +102,18 @@ def test_a_failed_probe_reopens_at_once_for_longer_each_time(colour, clock, even
     assert delays == [10, 20, 40, 80, 100, 100, 100]
 
 
+def test_once_recovered_it_opens_for_no_longer_than_the_first_time(colour, clock, events):
+    breaker = CircuitBreaker(timeout=10, success_threshold=1)
+    pipeline = Pipeline(breaker, clock=clock, listeners=[events.append], random=lambda: 0.5)
+    for _ in range(2):
+        trip(colour, pipeline)
+        clock.advance(10)
+        trip(colour, pipeline, 1)
+        clock.advance(20)
+        colour.call(pipeline, int)
+    assert [event.delay for event in events if event.kind == "opened"] == [10, 20, 10, 20]
+
+
 @pytest.mark.parametrize(("asked", "granted"), [(30, 60), (90, 90), (600, 600), (86_400, 600)])
 def test_a_longer_retry_after_keeps_it_open_longer_up_to_ten_times(colour, pipeline, events, asked, granted):
     class BusyError(ConnectionError):
@@ -173,7 +186,8 @@ def test_cancelled_error_arrives_intact_when_the_circuit_is_half_open(breaker, p
     assert breaker.state == "half-open"
 
 
-def test_a_hung_probe_loses_its_place_after_its_lease(colour, breaker, pipeline, clock):
+@pytest.mark.parametrize("lease", [60, 61])
+def test_a_hung_probe_loses_its_place_after_its_lease(colour, breaker, pipeline, clock, lease):
     trip(colour, pipeline)
     clock.advance(60)
     seen = []
@@ -183,7 +197,7 @@ def test_a_hung_probe_loses_its_place_after_its_lease(colour, breaker, pipeline,
             pipeline.call(int)
         except CircuitOpenError as error:
             seen.append(error.retry_after)
-        clock.advance(60)
+        clock.advance(lease)
         seen.append(pipeline.call(lambda: "admitted"))
         return "late"
 
@@ -466,6 +480,20 @@ def test_a_reload_may_begin_and_end_looking_at_rates(colour, clock):
     assert breaker.state == "closed"
 
 
+def test_a_reload_keeps_what_was_counted_unless_it_looks_back_for_another_time(colour, clock):
+    breaker = CircuitBreaker(99, failure_rate=0.5, minimum_calls=4, window=10)
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(colour, pipeline, 3)
+    breaker.reconfigure(failure_rate=0.6)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "open"
+    breaker.reset()
+    trip(colour, pipeline, 3)
+    breaker.reconfigure(window=20)
+    trip(colour, pipeline, 1)
+    assert breaker.state == "closed"
+
+
 def test_a_reload_refuses_what_the_constructor_refuses(breaker):
     with pytest.raises(ValueError):
         breaker.reconfigure(timeout=0)
@@ -478,11 +506,17 @@ def test_a_reload_refuses_what_the_constructor_refuses(breaker):
     "settings",
     [
         {"failure_threshold": 0},
+        {"success_threshold": 0},
+        {"max_probes": 0},
+        {"minimum_calls": 0},
         {"timeout": 0},
+        {"failure_rate": 0},
         {"failure_rate": 1.5},
         {"slow_after": 0},
         {"slow_rate": 0},
         {"slow_rate": -0.5},
+        {"slow_rate": 1.5},
+        {"window": 0},
         {"window": -1},
         {"patience": 0.9},
         {"patience": float("nan")},
@@ -492,6 +526,16 @@ def test_a_reload_refuses_what_the_constructor_refuses(breaker):
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError):
         CircuitBreaker(**settings)
+
+
+def test_the_least_and_the_most_that_make_sense_are_taken():
+    least = {"max_probes": 1, "minimum_calls": 1, "patience": 1, "slow_after": 1e-9, "window": 1e-9}
+    CircuitBreaker(1, 1, 1e-9, failure_rate=1e-9, slow_rate=1e-9, refresh_every=1e-9, **least)
+    CircuitBreaker(failure_rate=1, slow_rate=1)
+
+
+def test_settings_left_out_are_the_same_wherever_they_are_left_out():
+    assert CircuitBreaker().settings == CircuitSettings()
 
 
 # --- where failures are usual -----------------------------------------------------------------------

@@ -272,6 +272,15 @@ def test_a_pybreaker_that_is_open_is_taken_over_open_for_the_time_it_has_left(co
     assert colour.call(pipeline, lambda: 1) == 1
 
 
+def test_a_pybreaker_whose_time_is_over_is_probed_at_once(colour, clock, events):
+    storage = pybreaker.CircuitMemoryStorage("open")
+    storage.opened_at = datetime.fromtimestamp(clock.time() - 90, UTC)
+    breaker = CircuitBreaker(storage=storage)
+    colour.call(Pipeline(breaker, clock=clock, listeners=[events.append]), int)
+    assert breaker.state == "half-open"
+    assert [(event.kind, event.delay) for event in events] == [("opened", 0), ("half_opened", None)]
+
+
 def test_a_pybreaker_that_is_half_open_is_taken_over_so(colour, clock):
     storage = pybreaker.CircuitMemoryStorage("half-open")
     breaker = CircuitBreaker(storage=storage)

@@ -116,7 +116,7 @@ class Circuit:
         """Probes that are under way."""
         return len(self._leases)
 
-    def admit(self, now: float, calls: int = 0) -> Admission | Refusal:
+    def admit(self, now: float, calls: int) -> Admission | Refusal:
         """Let a call pass or not; an open circuit whose time is over turns half-open.
 
         Args:
