@@ -101,6 +101,7 @@ TARGETS: Final = (
         (
             "tests/resilience/test_retry.py",
             "tests/resilience/test_endings.py",
+            "tests/resilience/test_testing.py",
             "tests/resilience/test_tenacity_differential.py",
         ),
     ),

@@ -538,6 +538,33 @@ def test_settings_left_out_are_the_same_wherever_they_are_left_out():
     assert CircuitBreaker().settings == CircuitSettings()
 
 
+def test_it_tells_how_many_probes_are_under_way(colour, breaker, pipeline, clock):
+    trip(colour, pipeline)
+    clock.advance(60)
+    assert breaker.probes == 0
+    assert colour.call(pipeline, lambda: breaker.probes) == 1
+    assert breaker.probes == 0
+
+
+def test_an_opening_is_told_with_the_failure_that_caused_it_and_no_other_change_is(
+    colour, pipeline, clock, events
+):
+    trip(colour, pipeline)
+    clock.advance(60)
+    for _ in range(2):
+        colour.call(pipeline, int)
+    opened, half_opened, closed = events
+    assert isinstance(opened.error, ConnectionError)
+    assert (half_opened.error, closed.error) == (None, None)
+
+
+def test_its_description_has_the_first_three_settings_and_what_was_changed():
+    first = {"failure_threshold": 5, "success_threshold": 2, "timeout": 60.0}
+    assert CircuitBreaker().describe() == {**first, "state": "closed"}
+    changed = CircuitBreaker(max_probes=3, failure_rate=0.5).describe()
+    assert changed == {**first, "max_probes": 3, "failure_rate": 0.5, "state": "closed"}
+
+
 # --- where failures are usual -----------------------------------------------------------------------
 
 

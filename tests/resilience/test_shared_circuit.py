@@ -178,6 +178,31 @@ def test_a_storage_that_hangs_holds_no_call(colour, clock):
     assert storage.when == datetime.fromtimestamp(clock.time(), UTC)
 
 
+def test_what_others_do_is_heard_of_again_and_again(colour, clock):
+    storage = Storage()
+    storage.leave.set()
+    breaker = CircuitBreaker(storage=storage, refresh_every=NEVER)
+    pipeline = Pipeline(breaker, clock=clock)
+    for _ in range(2):
+        storage.said, storage.when = "open", datetime.fromtimestamp(clock.time(), UTC)
+        breaker.refresh()
+        assert _retry_after(pipeline, colour) == 60
+        storage.said, storage.when = "closed", None
+        breaker.refresh()
+        assert colour.call(pipeline, lambda: 1) == 1
+
+
+def test_a_storage_in_memory_is_told_at_once_and_without_a_thread(colour, clock, monkeypatch):
+    monkeypatch.setattr("llm_config_resilience.strategies.shared_circuit.threading.Thread", refuse)
+    storage = pybreaker.CircuitMemoryStorage("closed")
+    trip(colour, Pipeline(CircuitBreaker(storage=storage), clock=clock))
+    assert storage.state == "open"
+
+
+def refuse(*_args, **_settings):
+    raise AssertionError("a thread was begun")
+
+
 def test_a_storage_that_is_gone_changes_nothing_and_is_reported_once(colour, clock, caplog):
     breaker = CircuitBreaker(storage=Storage(error=OSError("gone")), refresh_every=NEVER)
     pipeline = Pipeline(breaker, clock=clock)
