@@ -14,9 +14,10 @@ TEST_READY := $(VENV)/.ready-test
 BENCH_READY := $(VENV)/.ready-bench
 PEERS_READY := $(VENV)/.ready-peers
 DEV_READY := $(VENV)/.ready-dev
+GUIDED_READY := $(VENV)/.ready-guided
 MUTATION_READY := $(VENV)/.ready-mutation
 
-.PHONY: help demo test simulate fuzz faults soak mutants coverage lint format bench performance peers docs wheel release-check hooks clean
+.PHONY: help demo test simulate fuzz guided faults soak mutants coverage lint format bench performance peers docs wheel release-check hooks clean
 
 help:  ## Show what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,9 @@ test: $(TEST_READY)  ## Set up, and run the tests
 
 fuzz: $(TEST_READY)  ## Set up, and try FUZZ_SCALE=25 times as many examples as the tests do
 	@FUZZ_SCALE=$(FUZZ_SCALE) $(BIN)/python -m pytest tests/fuzz --timeout=3600 $(PYTEST_ARGS)
+
+guided: $(GUIDED_READY)  ## Set up, and send responses that are led on by the code they reach (GUIDED=600 seconds)
+	@PYTHONPATH=tests $(BIN)/python -m fuzz.guided $(or $(GUIDED),600)
 
 coverage: $(TEST_READY)  ## Set up, run the tests, and tell what of the packages they ran, by lines and branches
 	@$(BIN)/coverage erase
@@ -113,6 +117,10 @@ $(PEERS_READY): $(RUN_READY) pyproject.toml constraints.txt
 
 $(DEV_READY): $(BENCH_READY) pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --group dev
+	@touch $@
+
+$(GUIDED_READY): $(TEST_READY) pyproject.toml constraints.txt
+	@$(PIP) install --constraint constraints.txt --group guided
 	@touch $@
 
 $(MUTATION_READY): $(TEST_READY) pyproject.toml constraints.txt
