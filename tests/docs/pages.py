@@ -5,11 +5,15 @@
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,12 @@ PLAIN_TERMINAL = {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
 LANGUAGES_RUN = ("python", "console", "output")
 OUR_PROGRAMS = frozenset({"llm-config-sdk", "python", "python3"})
 NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\s*\Z")
+#: Before a command that would go on for ever; an entry may change while it runs.
+UNTIL_SHOWN = re.compile(
+    r"<!-- run until this is shown"
+    r"(?:; meanwhile (?P<namespace>\S+) (?P<key>\S+) becomes (?P<value>\S+))? -->\s*\Z"
+)
+PORT = "8080"  # that pages name
 SNIPPET = re.compile(r'--8<-- "(?P<path>docs/examples/[^":]+)"\n')
 FENCE = re.compile(r"^ {0,12}(?P<ticks>```+)(?P<info>[^`\n]*)$", re.MULTILINE)
 NEEDS_A_SHELL = re.compile(r"[;|&<>$`*\\]")
@@ -186,6 +196,8 @@ class PageRunner:
     def run_console(self, example: Example) -> str | None:
         if self._is_not_run(example):
             return None
+        if until := UNTIL_SHOWN.search(self.document.text[: example.start]):
+            return self._run_until_shown(str(example.parsed), until)
         for command, expected in _commands(str(example.parsed)):
             words = command.split()
             program = next(word for word in words if "=" not in word)
@@ -200,6 +212,34 @@ class PageRunner:
             elif not matches(expected, found):
                 return f"$ {command}\nthe page shows\n{expected}\nand the command printed\n{found}"
         return None
+
+    def _run_until_shown(self, block: str, until: "re.Match[str]") -> str | None:
+        ((command, expected),) = _commands(block)
+        port = str(free_port())
+        requests = len(self.world.primary.journal)
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {self.world.real(command).replace(PORT, port)}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            cwd=self.world.folder,
+            env=program_environment(self.world.environment),
+        ) as running:
+            giving_up = threading.Timer(PROGRAM_TIMEOUT, running.kill)
+            giving_up.start()
+            try:
+                if until["key"]:
+                    self.world.primary.journal.wait_for(requests + 1, timeout=PROGRAM_TIMEOUT)
+                    self.world.primary.put(until["namespace"], until["key"], until["value"], env="production")
+                lines = list(itertools.islice(running.stdout or (), len(expected.strip().splitlines())))
+            finally:
+                running.send_signal(signal.SIGINT)
+                running.wait()
+                giving_up.cancel()
+        found = self.world.shown("".join(lines)).replace(port, PORT)
+        if matches(expected, found):
+            return None
+        return f"$ {command}\nthe page shows\n{expected}\nand the command printed\n{found}"
 
     def _run(self, command: str) -> tuple[int, str]:
         command = self.world.real(command)
@@ -238,6 +278,13 @@ class PageRunner:
 
     def _is_not_run(self, example: Example) -> bool:
         return NOT_RUN.search(self.document.text[: example.start]) is not None
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
 
 
 def program_environment(settings: dict[str, str]) -> dict[str, str]:

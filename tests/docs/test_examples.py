@@ -4,7 +4,6 @@ import contextlib
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from pages import DOCS, PROGRAM_TIMEOUT, program_environment
+from pages import DOCS, PROGRAM_TIMEOUT, free_port, program_environment
 
 from llm_config_mock_server import error
 
@@ -121,8 +120,7 @@ def django_site(world):
 
     @contextlib.contextmanager
     def start():
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            address = f"127.0.0.1:{taken.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         words = ("runserver", "--noreload", address)
         with started("django_site.py", world.environment, *words) as site:
             site.wait_for("Quit the server")
