@@ -51,7 +51,7 @@ faults: $(TEST_READY)  ## Set up, and break the wire in every way under every op
 mutants: $(MUTATION_READY)  ## Set up, break engine, breaker, retry and decoding, and see the tests notice (MUTANTS=20 SEED=0 MODULES=…)
 	@$(BIN)/python tests/mutation --mutants $(or $(MUTANTS),20) --seed $(or $(SEED),0) $(MODULES)
 
-soak: $(TEST_READY)  ## Set up, and see that memory and descriptors stay flat under load and faults (SOAK=180 seconds)
+soak: $(TEST_READY)  ## Set up, and see that memory and descriptors stay flat under load and faults (SOAK=600 seconds)
 	@PYTHONPATH=tests $(BIN)/python -m integration.soak $(SOAK)
 
 lint: $(DEV_READY)  ## Set up, and check style, types and the floors between the packages

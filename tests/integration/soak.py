@@ -1,12 +1,14 @@
 """Minutes of mixed load through faults on two clients: memory stays flat, and what is taken comes back.
 
-    make soak               three minutes
-    make soak SOAK=600      ten
+    make soak               ten minutes
+    make soak SOAK=1800     half an hour
 
 One sync client in threads and one async client in tasks read, write, watch, run into timeouts and are
 cancelled, while a server in a process of its own breaks a third of the answers and goes away now and then.
-What this process holds is looked at every second. It fails if memory grows, by a line fitted to what is seen
-after the warm-up, or if descriptors, threads or slots are not back when the load is over.
+What is bounded is filled first: each client writes until it remembers as many writes for an audit as it ever
+will, and the parser of JSON reads as many short strings as it ever keeps. Then what this process holds is
+looked at every second. It fails if memory or what Python has allocated grows, by a line fitted to what is
+seen in the second half, or if descriptors, threads or slots are not back when the load is over.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import pydantic_core
 
 from integration.footprint import busy, open_files, wait_until
 from llm_config_mock_server import (
@@ -56,12 +60,18 @@ from llm_config_sdk import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SECONDS: Final = 180.0
-WARM_UP: Final = 1 / 3  # of the time
-LIMIT: Final = 1.5  # MiB a minute that memory may grow: of 100 calls a second, 260 bytes each
+SECONDS: Final = 600.0
+WARM_UP: Final = 1 / 2  # of the time: until allocators have once held the most that they ever will
+SPANS: Final = 6  # parts of the time whose medians are told
+LIMITS: Final = {  # what may be gained in a minute, which has 10,000 calls or more
+    "memory": 0.5,  # MiB: 50 bytes a call
+    "blocks": 1000,  # one call in ten leaves something behind; the samples themselves are a quarter of it
+}
 SEED: Final = 20
 NAMESPACE: Final = "app/llm"
 KEYS: Final = [f"key-{number}" for number in range(200)]
+MISSING: Final = [f"no-{key}" for key in KEYS[:20]]  # few: the log remembers of each that it was not found
+SHORT_STRINGS: Final = 200_000  # many times what pydantic's parser of JSON keeps, 16,384
 THREADS, TASKS, SLOTS = 8, 32, 8
 PAUSE: Final = 0.1  # seconds at most that a caller rests between two calls
 UP, DOWN = 8.0, 1.0  # seconds that the server stays, and stays away
@@ -140,6 +150,12 @@ class Load:
         self.outcomes: Counter[str] = Counter()
         self.broken: list[BaseException] = []
 
+    def next_call(self, client: Any, draw: random.Random) -> Callable[[], Any]:
+        """Fill what the client remembers; then anything."""
+        if is_full(client):
+            return self.draw_call(client, draw)
+        return partial(client.set_config, NAMESPACE, draw.choice(KEYS), draw.random())
+
     def draw_call(self, client: Any, draw: random.Random) -> Callable[[], Any]:
         """Draw what a caller does next."""
         key = draw.choice(KEYS)
@@ -148,7 +164,7 @@ class Load:
             partial(client.get_config, NAMESPACE, key, fresh=True),
             partial(client.with_options(timeout=0.2).get_config, NAMESPACE, key),
             partial(client.set_config, NAMESPACE, key, draw.random()),
-            partial(client.get_many, [(NAMESPACE, key), (NAMESPACE, f"no-{key}")]),
+            partial(client.get_many, [(NAMESPACE, key), (NAMESPACE, draw.choice(MISSING))]),
             client.health_check,
         ]
         return draw.choice(calls)
@@ -158,7 +174,7 @@ class Load:
         draw = random.Random(f"{SEED} {number}")
         while not self.over.wait(draw.uniform(0, PAUSE)):
             try:
-                self.draw_call(client, draw)()
+                self.next_call(client, draw)()
             except LLMConfigError as failed:
                 self.outcomes[type(failed).__name__] += 1
             except BaseException as failed:  # noqa: BLE001  # it is told at the end
@@ -180,7 +196,7 @@ class Load:
         while not self.over.is_set():
             try:
                 async with asyncio.timeout(draw.choice([0.0, 0.01, 0.1, *[60.0] * 6])):
-                    await self.draw_call(client, draw)()
+                    await self.next_call(client, draw)()
             except LLMConfigError as failed:
                 self.outcomes[type(failed).__name__] += 1
             except TimeoutError:
@@ -218,10 +234,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the process holds at a moment: memory in MiB, and numbers."""
+    """What the process holds at a moment: memory in MiB, and numbers; `blocks` are Python's allocations."""
 
     at: float
     memory: float
+    blocks: int
     descriptors: int
     threads: int
     slots: int
@@ -234,15 +251,29 @@ def taken(client: Any) -> int:
 
 
 def sample(at: float, *clients: Any) -> Sample:
-    """Look."""
+    """Look, when what nobody can reach any more is gone."""
+    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Sample(
         at,
         pages * os.sysconf("SC_PAGE_SIZE") / MIB,
+        sys.getallocatedblocks(),
         open_files().total(),
         threading.active_count(),
         sum(map(taken, clients)),
     )
+
+
+def fill_parser() -> None:
+    """Let the parser of JSON keep as many strings as it ever will."""
+    ids = json.dumps([f"{number:036}" for number in range(SHORT_STRINGS)])
+    pydantic_core.from_json(ids.encode())
+
+
+def is_full(client: Any) -> bool:
+    """Say whether a client remembers as many writes as it ever will."""
+    writes = client._core.ledger._writes
+    return len(writes) == writes.maxlen
 
 
 def is_no_more_than(before: Sample) -> bool:
@@ -250,20 +281,23 @@ def is_no_more_than(before: Sample) -> bool:
     return open_files().total() <= before.descriptors and threading.active_count() <= before.threads
 
 
-def growth(samples: Sequence[Sample]) -> float:
-    """MiB a minute that memory grows, by a line fitted to the samples."""
-    return 60 * statistics.linear_regression([it.at for it in samples], [it.memory for it in samples]).slope
+def growth(samples: Sequence[Sample], name: str) -> float:
+    """How much of a figure is gained in a minute, by a line fitted to the samples."""
+    times, figures = [it.at for it in samples], [getattr(it, name) for it in samples]
+    return 60 * statistics.linear_regression(times, figures).slope
 
 
 def table(samples: Sequence[Sample]) -> str:
-    """Write the least, the middle and the most of each figure."""
-    lines = [f"{'':<14}{'least':>10}{'median':>10}{'most':>10}{'last':>10}"]
-    for name in ("memory", "descriptors", "threads", "slots"):
-        values = [getattr(it, name) for it in samples]
-        figures = (min(values), statistics.median(values), max(values), values[-1])
+    """Write the median of each figure in each part of the time."""
+    end = samples[-1].at
+    spans = [[it for it in samples if it.at * SPANS // (end + 1) == span] for span in range(SPANS)]
+    lines = ["until second  " + "".join(f"{round(span[-1].at):>10,}" for span in spans if span)]
+    for name in ("memory", "blocks", "descriptors", "threads", "slots"):
+        medians = [statistics.median(getattr(it, name) for it in span) for span in spans if span]
+        figures = (f"{it:.2f}" if name == "memory" else f"{it:,.0f}" for it in medians)
         lines.append(
             f"{name + (' MiB' if name == 'memory' else ''):<14}"
-            + "".join(f"{figure:>10.4g}" for figure in figures)
+            + "".join(f"{figure:>10}" for figure in figures)
         )
     return "\n".join(lines)
 
@@ -271,6 +305,7 @@ def table(samples: Sequence[Sample]) -> str:
 def soak(seconds: float) -> list[str]:
     """Run; print what was seen, and return what is wrong."""
     logging.getLogger("llm_config_sdk").setLevel(logging.CRITICAL)  # each incident would be a line
+    fill_parser()
     load, at_rest, samples, wrong = Load(), threading.Event(), list[Sample](), list[str]()
     with server() as (url, token):
         before = sample(0.0)
@@ -281,6 +316,8 @@ def soak(seconds: float) -> list[str]:
         callers.append(threading.Thread(target=load.watch, args=[client]))
         for thread in (loop, *callers):
             thread.start()
+        while not (is_full(client) and is_full(asking)) and not load.broken:
+            load.over.wait(0.1)
         began = time.monotonic()
         while (at := time.monotonic() - began) < seconds and not load.broken:
             samples.append(sample(at, client, asking))
@@ -301,13 +338,18 @@ def soak(seconds: float) -> list[str]:
     warm = [it for it in samples if it.at >= WARM_UP * seconds]
     if len(warm) < 2:
         return [*wrong, "too short to fit a line"]
-    if (grown := growth(warm)) > LIMIT:
-        wrong.append(f"memory grows by {grown:.2f} MiB a minute, and {LIMIT:g} is the limit")
+    gained = {name: growth(warm, name) for name in LIMITS}
+    wrong += [
+        f"{name} grows by {gained[name]:,.2f} a minute, and {limit:g} is the limit"
+        for name, limit in LIMITS.items()
+        if gained[name] > limit
+    ]
     calls = load.outcomes.total()
     sys.stdout.write(
-        f"{table(warm)}\n\n{calls:,} calls in {seconds:g} s: "
+        f"{table(samples)}\n\n{calls:,} calls in {seconds:g} s: "
         + ", ".join(f"{count:,} {name}" for name, count in load.outcomes.most_common())
-        + f"\nMemory grows by {grown:.2f} MiB a minute (at most {LIMIT:g}), once warm. "
+        + f"\nIn the second half, memory grows by {gained['memory']:.2f} MiB a minute (at most "
+        f"{LIMITS['memory']:g}), Python's blocks by {gained['blocks']:,.0f} (at most {LIMITS['blocks']:,}).\n"
         f"Held before and after: {before.descriptors} and {after.descriptors} descriptors, "
         f"{before.threads} and {after.threads} threads.\n"
     )

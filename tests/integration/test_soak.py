@@ -2,17 +2,21 @@
 
 import pytest
 
-from integration.soak import LIMIT, Sample, growth
+from integration.soak import LIMITS, Sample, growth
+
+TIMES = range(300)  # seconds: half of the time that a soak takes
 
 
-def minutes(grown_a_minute):
-    """Three minutes of samples, whose memory goes up and down by itself, too."""
-    return [
-        Sample(float(at), 80 + (at % 7) / 10 + grown_a_minute * at / 60, descriptors=9, threads=5, slots=0)
-        for at in range(180)
-    ]
+def of(name, figures):
+    """Samples of a soak, one a second, of which one figure is given."""
+    rest = {"memory": 80.0, "blocks": 400_000, "descriptors": 9, "threads": 5, "slots": 0}
+    return [Sample(at=float(at), **{**rest, name: figure}) for at, figure in zip(TIMES, figures, strict=True)]
 
 
-@pytest.mark.parametrize("grown", [0.0, 5.0, -1.0])
-def test_memory_that_grows_is_told_from_memory_that_goes_up_and_down(grown):
-    assert growth(minutes(grown)) == pytest.approx(grown, abs=LIMIT / 10)
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("limits", [0.0, 2.0, -1.0])
+def test_what_grows_is_told_from_what_goes_up_and_down(name, limits):
+    limit = LIMITS[name]
+    grown = limits * limit
+    figures = [100 + limit * (at % 7) / 7 + grown * at / 60 for at in TIMES]
+    assert growth(of(name, figures), name) == pytest.approx(grown, abs=limit / 10)
