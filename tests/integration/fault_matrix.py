@@ -303,12 +303,14 @@ class Expected:
         attempts: How often the client tried.
         seen: How many requests the server saw.
         never_sent: Whether the error says that the request did not leave; `None` where it has nothing to say.
+        works_again: Whether a read is answered soon after all is well again.
     """
 
     error: type[Exception] | None
     attempts: int
     seen: int
     never_sent: bool | None = None
+    works_again: bool = True
 
 
 def most_attempts(effect: Effect) -> int:
