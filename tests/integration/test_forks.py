@@ -98,6 +98,25 @@ assert broken == [], broken
 assert codes == [0] * int(forks), codes
 """
 
+_FIRST_CALL = """
+import sys
+from llm_config_sdk import ConfigClient
+url, token = sys.argv[1:]
+with ConfigClient(url, token=token, environment="production") as client:
+    before = set(sys.modules)
+    assert client.get_config("app/llm", "key").value == 1
+    print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_a_call_imports_nothing_that_a_child_forked_meanwhile_would_find_half_imported():
+    with MockServer(seed=SEED) as server:
+        server.put(NAMESPACE, "key", 1, env="production")
+        url = server.url.replace("127.0.0.1", "localhost")
+        command = [sys.executable, "-c", _FIRST_CALL, url, server.token("viewer")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize(("family", "shares"), [("httpx", False), ("httpx2", False), ("httpx", True)])

@@ -9,6 +9,7 @@ that has a deadline.
 from __future__ import annotations
 
 import base64
+import codecs
 import contextlib
 import select
 import socket
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 _READ_BYTES: Final = 64 * 1024  # at once
 _WRITE_BYTES: Final = 16 * 1024  # at once, so that the deadline is looked at in between
 _CLOSE_TIMEOUT: Final = 1.0  # seconds that closing a broken connection may take
+
+# Every look-up of a name uses it. A child forked while the first of them imports it would wait for ever.
+codecs.lookup("idna")
 
 
 class Deadline:
