@@ -60,8 +60,10 @@ def test_the_rules_are_well_formed(promtool):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_unit_tests_pass(promtool):
-    done = run(promtool, "test", "rules", str(TESTS))
+def test_the_rules_unit_tests_pass(promtool, tmp_path):
+    told = tmp_path / TESTS.name
+    told.write_text(f"rule_files: [{json.dumps(str(RULES))}]\n{TESTS.read_text()}")
+    done = run(promtool, "test", "rules", str(told))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
