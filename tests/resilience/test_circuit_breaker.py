@@ -627,6 +627,13 @@ def test_what_was_usual_is_forgotten(colour, pipeline, clock):
     assert failures_until_open(colour, pipeline) == 5
 
 
+def test_a_thread_that_read_its_clock_before_another_counts_all_the_same(colour, clock):
+    pipeline = Pipeline(CircuitBreaker(timeout=1e-9), clock=clock)
+    stumble(colour, pipeline, 6, length=4, every=0.0)
+    clock._now -= 1.0
+    assert failures_until_open(colour, pipeline) == 20
+
+
 def test_what_is_usual_outlives_an_opening_and_not_a_reset(colour, breaker, pipeline, clock):
     stumble(colour, pipeline, 40, length=4, every=0.1)
     trip(colour, pipeline, 20)

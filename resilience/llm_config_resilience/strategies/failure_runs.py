@@ -34,7 +34,7 @@ class FailureRuns:
             now: Seconds on a monotonic clock.
             memory: Seconds after which a run weighs 1/e of what it did.
         """
-        kept = math.exp((self._at - now) / memory)
+        kept = self._kept(now, memory)
         self._at = now
         self._failures = self._failures * kept + length
         self._runs = self._runs * kept + 1
@@ -47,13 +47,17 @@ class FailureRuns:
             now: Seconds on a monotonic clock.
             memory: As for `ended`.
         """
-        kept = math.exp((self._at - now) / memory)
+        kept = self._kept(now, memory)
         runs, failures = self._runs * kept, self._failures * kept
         if runs < _ENOUGH:
             return False
         # Laplace's rule of succession: of `failures`, so many were followed by another.
         repeated = (failures - runs + 1) / (failures + 2)
         return repeated ** (length - 1) > _CHANCE
+
+    def _kept(self, now: float, memory: float) -> float:
+        """Return what is left of the memory: all, for a thread that read its clock before another did."""
+        return math.exp(min(0.0, self._at - now) / memory)
 
     def forget(self) -> None:
         """Forget everything."""
