@@ -132,7 +132,8 @@ def plain(cls, name):
         for name, member in vars(sync).items()
         if inspect.isroutine(member)
         and name
-        not in {"_take_turn", "_wait", "resolve"}  # waiting is what differs, and async resolves at once
+        # Waiting is what differs, and async closes and resolves many at once.
+        not in {"_close_all", "_take_turn", "_wait", "resolve"}
         # Closing takes time in async alone, and there anyio tries a host's addresses.
         and (sync, name) not in {(Connection, "close"), (Connection, "_reach")}
     ],

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from llm_config_mock_server import MockServer
-from llm_config_sdk import ConnectFailedError, InvalidRequestError, ResiliencePolicy
+from llm_config_sdk import ConnectFailedError, InvalidRequestError, RequestTimeoutError, ResiliencePolicy
 from llm_config_sdk.transport import Endpoint
 from llm_config_sdk.transport.proxies import Proxy, proxy_for
 
@@ -32,6 +32,9 @@ class Handler(socketserver.StreamRequestHandler):
         method, target, _ = lines[0].split(" ")
         headers = dict(line.lower().split(": ", 1) for line in lines[1:])
         self.server.seen.append((method, target, headers.get("proxy-authorization")))
+        if self.server.ends is not None:
+            self.server.ends(self.connection)
+            return
         if self.server.refuses:
             self.wfile.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
@@ -78,6 +81,7 @@ class ProxyServer(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen = []
         self.refuses = False
+        self.ends = None  # what it does in place of an answer
 
     @property
     def url(self):
@@ -178,6 +182,23 @@ def test_a_proxy_that_refuses_is_told(connect, tls_server, proxy, environment):
     proxy.refuses = True
     with pytest.raises(ConnectFailedError, match="through the proxy: 407") as caught:
         connect(tls_server, resilience=ONCE).list_configs(NAMESPACE)
+    assert caught.value.never_sent
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 Connection est", b"220 mail.example ESMTP\r\n"])
+def test_a_proxy_that_breaks_off_is_told(connect, tls_server, proxy, environment, said):
+    environment("HTTPS_PROXY", proxy.url)
+    proxy.ends = lambda connection: connection.sendall(said)
+    with pytest.raises(ConnectFailedError, match="connecting through the proxy") as caught:
+        connect(tls_server, resilience=ONCE).list_configs(NAMESPACE)
+    assert caught.value.never_sent
+
+
+def test_where_a_proxy_is_late_nothing_was_sent(connect, tls_server, proxy, environment):
+    environment("HTTPS_PROXY", proxy.url)
+    proxy.ends = lambda connection: connection.recv(1)  # which comes when the client has left
+    with pytest.raises(RequestTimeoutError, match="timed out while connecting") as caught:
+        connect(tls_server, resilience=ONCE, timeout=0.3).list_configs(NAMESPACE)
     assert caught.value.never_sent
 
 

@@ -145,6 +145,12 @@ def test_nobody_there_is_a_connection_that_failed(wire, server):
     assert caught.value.endpoint == server.url
 
 
+def test_a_host_that_is_no_name_is_a_connection_that_failed(wire):
+    with pytest.raises(ConnectFailedError) as caught:
+        wire.send(WireRequest("GET", Endpoint.parse("http://a..b"), "/", {}))
+    assert caught.value.never_sent
+
+
 def test_a_closed_transport_sends_nothing(wire, server):
     wire.send(health(server))
     wire.close()
@@ -279,6 +285,27 @@ def test_a_storm_of_cancellations_leaves_every_slot_free(server, backend, family
         await transport.aclose()
 
     anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("of", ["a request", "closing"])
+async def test_a_cancellation_leaves_none_of_many_connections_open(server, of):
+    transport = AsyncStackTransport()
+    server.script("*", latency(0.05), repeat="last")
+    await asyncio.gather(*(transport.send(health(server), AMPLE) for _ in range(3)))
+    (pool,) = transport._pools.values()
+    (idle,) = pool._idle.values()
+    sockets = [connection._stream.get_extra_info("socket") for connection in idle]
+    for connection in idle:
+        connection.keep(-1.0)
+    ending = transport.send(health(server), AMPLE) if of == "a request" else transport.aclose()
+    task = asyncio.ensure_future(ending)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)  # asyncio closes a socket one step later
+    assert [each.fileno() for each in sockets] == [-1] * 3
+    await transport.aclose()
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

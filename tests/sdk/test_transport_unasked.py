@@ -1,4 +1,4 @@
-"""A response that nobody asked for is never the answer to the next request."""
+"""A response that nobody asked for never answers the next request; what TLS cannot read is no response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from client_faces import OWN, Face
-from llm_config_sdk import AsyncStackTransport, StackTransport
+from llm_config_sdk import AsyncStackTransport, ConnectFailedError, StackTransport, TransportError
 from llm_config_sdk.transport import Endpoint, WireRequest
 
 AMPLE = 10.0  # seconds
@@ -30,18 +30,22 @@ class Plain:
     def read(self):
         return self.connection.recv(65_536)
 
+    def send(self, data):
+        self.connection.sendall(data)
+
     def write(self, *responses):
-        self.connection.sendall(b"".join(responses))
+        self.send(b"".join(responses))
 
 
 class Encrypted(Plain):
-    """The same in TLS: responses are records of their own, sent at once."""
+    """The same in TLS, over one of the others: responses are records of their own, sent at once."""
 
-    def __init__(self, connection, context):
-        super().__init__(connection)
+    def __init__(self, below, context):
+        self.below = below
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.step(self.tls.do_handshake)
+        self.flush()
 
     def step(self, function, *args):
         while True:
@@ -49,20 +53,28 @@ class Encrypted(Plain):
                 return function(*args)
             except ssl.SSLWantReadError:
                 self.flush()
-                received = self.connection.recv(65_536)
+                received = self.below.read()
                 self.incoming.write(received) if received else self.incoming.write_eof()
 
     def flush(self):
         if self.outgoing.pending:
-            self.connection.sendall(self.outgoing.read())
+            self.below.send(self.outgoing.read())
 
     def read(self):
         return self.step(self.tls.read, 65_536)
+
+    def send(self, data):
+        self.tls.write(data)
+        self.flush()
 
     def write(self, *responses):
         for each in responses:
             self.tls.write(each)
         self.flush()
+
+    def records(self, data):
+        self.tls.write(data)
+        return self.outgoing.read()
 
 
 class Talkative:
@@ -88,7 +100,7 @@ class Talkative:
 
     def serve(self, connection):
         with connection, suppress(OSError):
-            stream = Plain(connection) if self.context is None else Encrypted(connection, self.context)
+            stream = self.spoken(Plain(connection))
             head = b""
             while received := stream.read():
                 head += received
@@ -96,9 +108,15 @@ class Talkative:
                     head = b""
                     self.requests += 1
                     if self.requests == 1:
-                        stream.write(response(b"first"), response(self.unasked))
+                        self.begin(stream)
                     else:
                         stream.write(response(b"second"))
+
+    def spoken(self, plain):
+        return plain if self.context is None else Encrypted(plain, self.context)
+
+    def begin(self, stream):
+        stream.write(response(b"first"), response(self.unasked))
 
     def close(self):
         with suppress(OSError):
@@ -106,6 +124,50 @@ class Talkative:
         self.listening.close()
         for thread in self.threads:
             thread.join(AMPLE)
+
+
+class Crowding(Talkative):
+    """Ends its first response in TLS where anyio, unless it is asked for more, ends its first read."""
+
+    READ = 65_536
+    RECORD = 16_384  # the most bytes that go into one
+    AROUND = 5 + 1 + 16  # bytes: header, content type, tag (RFC 8446, section 5.2)
+
+    def begin(self, stream):
+        length = self.READ - -(-self.READ // self.RECORD) * self.AROUND
+        said = response(b"x" * (length - len(response(b"x" * length)) + length))
+        first = b"".join(
+            stream.records(said[start : start + self.RECORD]) for start in range(0, length, self.RECORD)
+        )
+        assert len(first) == self.READ
+        stream.below.send(first + stream.records(response(self.unasked)))
+
+
+class Proxying(Talkative):
+    """A proxy by TLS that is the server by TLS, too: one is in the other."""
+
+    def __init__(self, unasked, context, *, in_one):
+        super().__init__(unasked, context)
+        self.in_one = in_one
+
+    def spoken(self, plain):
+        outer, head = Encrypted(plain, self.context), b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += outer.read()
+        outer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        return Encrypted(outer, self.context)
+
+    def begin(self, stream):
+        said = [stream.records(response(body)) for body in (b"first", self.unasked)]
+        stream.below.write(*([b"".join(said)] if self.in_one else said))
+
+
+class Garbling(Talkative):
+    """Sends half a response, and then what was changed on its way."""
+
+    def begin(self, stream):
+        stream.write(response(b"first")[:-2])
+        stream.below.send(b"\x17\x03\x03\x00\x20" + b"x" * 32)
 
 
 @pytest.fixture(params=[*OWN, *(f"{colour}, own httpx2" for colour in OWN)])
@@ -119,20 +181,51 @@ def contexts():
     authority = trustme.CA()
     ours, theirs = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.configure_trust(ours)
+    theirs.num_tickets = 0  # which would come before the first response, or with it
     authority.issue_cert("127.0.0.1").configure_cert(theirs)
     return ours, theirs
 
 
+@pytest.fixture
+def asking(face, contexts):
+    def ask(server, times=3):
+        face.stack.callback(server.close)
+        make = AsyncStackTransport if face.is_async else StackTransport
+        transport = make(verify=contexts[0], family="httpx2" if face.wire else "httpx")
+        face.stack.callback(face.run, getattr(transport, "close", None), getattr(transport, "aclose", None))
+        request = WireRequest("GET", Endpoint.parse(server.url), "/", {})
+        return [face.run(transport.send, transport.send, request, AMPLE).body for _ in range(times)]
+
+    return ask
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch.setenv
+
+
 @pytest.mark.parametrize("length", [7, 100_000, 1_000_000])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_what_nobody_asked_for_answers_nothing(face, contexts, tls, length):
-    ours, theirs = contexts
-    server = Talkative(b"x" * length, theirs if tls else None)
-    face.stack.callback(server.close)
-    family = "httpx2" if face.wire else "httpx"
-    make = AsyncStackTransport if face.is_async else StackTransport
-    transport = make(verify=ours, family=family, trust_env=False)
-    face.stack.callback(face.run, getattr(transport, "close", None), getattr(transport, "aclose", None))
-    request = WireRequest("GET", Endpoint.parse(server.url), "/", {})
-    said = [face.run(transport.send, transport.send, request, AMPLE).body for _ in range(3)]
-    assert said == [b"first", b"second", b"second"]
+def test_what_nobody_asked_for_answers_nothing(asking, contexts, tls, length):
+    server = Talkative(b"x" * length, contexts[1] if tls else None)
+    assert asking(server) == [b"first", b"second", b"second"]
+
+
+def test_nor_where_it_begins_behind_what_is_read_at_once(asking, contexts):
+    assert asking(Crowding(b"unasked", contexts[1]))[1:] == [b"second", b"second"]
+
+
+@pytest.mark.parametrize("in_one", [False, True], ids=["a record each", "one record of the proxy's"])
+def test_nor_in_a_proxys_tls(asking, contexts, environment, in_one):
+    server = Proxying(b"unasked", contexts[1], in_one=in_one)
+    environment("HTTPS_PROXY", server.url)
+    assert asking(server) == [b"first", b"second", b"second"]
+
+
+def test_a_record_that_was_changed_on_its_way_breaks_a_response_off(asking, contexts):
+    with pytest.raises(TransportError, match="reading the response") as caught:
+        asking(Garbling(b"", contexts[1]), times=1)
+    assert (isinstance(caught.value, ConnectFailedError), caught.value.never_sent) == (False, False)

@@ -10,15 +10,13 @@ import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
-from anyio.abc import SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 if TYPE_CHECKING:
-    from socket import socket
+    from collections.abc import Callable, Mapping
 
-    from anyio.abc import ByteStream
-
-_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
 _AT_ONCE: Final = 256 * 1024
 """Bytes that asyncio reads at once. Of what is not taken at once nobody would see that it is there."""
 
@@ -29,15 +27,13 @@ class AnyioStream:
     Args:
         stream: anyio's.
         family: `httpcore` or `httpcore2`, whose exceptions it raises.
-        tls: What encrypts it.
     """
 
-    __slots__ = ("_family", "_stream", "_tls")
+    __slots__ = ("_family", "_stream")
 
-    def __init__(self, stream: ByteStream, family: Any, tls: ssl.SSLObject | None = None) -> None:
+    def __init__(self, stream: ByteStream, family: Any) -> None:
         self._stream = stream
         self._family = family
-        self._tls = tls
 
     @classmethod
     async def connect(cls, host: str, port: int, family: Any) -> AnyioStream:
@@ -52,18 +48,22 @@ class AnyioStream:
         del timeout
         try:
             stream = await TLSStream.wrap(
-                self._stream, server_side=False, hostname=host, ssl_context=context, standard_compatible=False
+                _AllAtOnce(self._stream),
+                server_side=False,
+                hostname=host,
+                ssl_context=context,
+                standard_compatible=False,
             )
         except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError) as error:
             raise self._family.ConnectError(error) from error
-        return AnyioStream(stream, self._family, stream.extra(TLSAttribute.ssl_object))  # noqa: S610  # anyio's
+        return AnyioStream(stream, self._family)
 
     async def write(self, data: bytes, timeout: float | None) -> None:
         """Send all of it."""
         del timeout
         try:
             await self._stream.send(data)
-        except _GONE as error:
+        except (anyio.EndOfStream, *_GONE) as error:
             raise self._family.WriteError(error) from error
 
     async def read(self, max_bytes: int, timeout: float | None) -> bytes:
@@ -76,23 +76,36 @@ class AnyioStream:
         except _GONE as error:
             raise self._family.ReadError(error) from error
 
-    def has_unread(self) -> bool:
-        """Whether more came than was read, which TLS alone keeps back: nobody asked for that."""
-        if self._tls is None:
-            return False
-        try:
-            self._tls.read(1)
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError:
-            return True
-        return True
-
-    def get_extra_info(self, info: str) -> socket:
-        """Give the socket, the one thing that is asked for."""
-        del info
-        return self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # anyio's
+    def get_extra_info(self, info: str) -> Any:
+        """Give the `socket`, or the `ssl_object` that encrypts it."""
+        asked: Any = SocketAttribute.raw_socket if info == "socket" else TLSAttribute.ssl_object
+        return self._stream.extra(asked)  # noqa: S610  # anyio's
 
     async def aclose(self) -> None:
         """Close it."""
         await self._stream.aclose()
+
+
+class _AllAtOnce(ByteStream):
+    """What TLS reads from: anyio's asks for less at once than asyncio reads, and leaves the rest unseen."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def receive(self, max_bytes: int = _AT_ONCE) -> bytes:
+        return await self._stream.receive(max(max_bytes, _AT_ONCE))
+
+    async def send(self, item: bytes) -> None:
+        await self._stream.send(item)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        found: Any = self._stream
+        attributes: Mapping[Any, Callable[[], Any]] = found.extra_attributes
+        return attributes

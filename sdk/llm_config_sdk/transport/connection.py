@@ -13,6 +13,7 @@ import codecs
 import contextlib
 import select
 import socket
+import ssl
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+import h11
 
 from llm_config_sdk.transport.exchange import wire_headers
 from llm_config_sdk.transport.http11 import Http11
+from llm_config_sdk.transport.tls import holds_back
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
 
     from llm_config_sdk.decoding import Reply
@@ -101,6 +103,24 @@ class AsyncDeadline(Deadline):
         return swallows
 
 
+class _Connecting:
+    """A deadline that what is said to a proxy keeps: where it is late, no request was sent yet."""
+
+    __slots__ = ("_deadline",)
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def left(self, phase: str) -> float | None:
+        """Seconds that are left, whatever is done in them."""
+        del phase
+        return self._deadline.left("Connect")
+
+    def check(self) -> None:
+        """Raise the family's timeout where they are over."""
+        self._deadline.left("Connect")
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The way to a server, once for all of its connections.
@@ -151,7 +171,16 @@ class Route:
 class _Connection:
     """What both colours have in common: everything but waiting."""
 
-    __slots__ = ("_family", "_http", "_idle_until", "_max_response_bytes", "_poll", "_route", "_stream")
+    __slots__ = (
+        "_family",
+        "_http",
+        "_idle_until",
+        "_layers",
+        "_max_response_bytes",
+        "_poll",
+        "_route",
+        "_stream",
+    )
 
     def __init__(self, route: Route, stream: Any, family: Any, max_response_bytes: int) -> None:
         self._route = route
@@ -161,6 +190,7 @@ class _Connection:
         self._http = Http11(max_response_bytes)
         self._idle_until = 0.0
         self._poll: select.poll | None = None
+        self._layers: list[ssl.SSLObject] = []
 
     def keep(self, seconds: float) -> bool:
         """Note until when it may lie idle; say whether it may be used again at all."""
@@ -172,8 +202,15 @@ class _Connection:
         return time.monotonic() > self._idle_until
 
     def is_expired(self) -> bool:
-        """Whether it may not be used again. An idle one that has something to read was closed over there."""
-        return self.has_idled_too_long() or bool(self._poller().poll(0))
+        """Whether it may not be used again. An idle one that has something to read was closed over there.
+
+        Or it has a response that nobody asked for, which TLS may have taken from the socket already.
+        """
+        return (
+            self.has_idled_too_long()
+            or bool(self._poller().poll(0))
+            or any(holds_back(layer) for layer in self._layers)
+        )
 
     def _poller(self) -> select.poll:
         """Make what asks the socket, once: finding it behind its stream costs more than asking."""
@@ -181,6 +218,13 @@ class _Connection:
             self._poll = select.poll()
             self._poll.register(self._stream.get_extra_info("socket"), select.POLLIN)
         return self._poll
+
+    def _encrypted(self, stream: Any) -> None:
+        """Go on over an encrypted stream. A TLS socket takes a record at a time, and holds none back."""
+        self._stream = stream
+        layer = stream.get_extra_info("ssl_object")
+        if isinstance(layer, ssl.SSLObject):
+            self._layers.append(layer)
 
     def _request(self, request: WireRequest) -> Iterator[bytes]:
         route = self._route
@@ -233,7 +277,12 @@ class Connection(_Connection):
             if route.proxy_tls is not None:
                 made._start_tls(route.proxy_tls, route.host, deadline)
             if route.tunnel:
-                made._converse(made._connect_request(), deadline)
+                try:
+                    made._converse(made._connect_request(), _Connecting(deadline))
+                except family.TimeoutException:
+                    raise deadline.timed_out() from None
+                except (family.ReadError, h11.RemoteProtocolError) as error:
+                    raise family.ProxyError(error) from error
                 made._in_tunnel()
             if route.tls is not None:
                 made._start_tls(route.tls, route.endpoint.host, deadline)
@@ -246,7 +295,10 @@ class Connection(_Connection):
     def _reach(route: Route, family: Any, deadline: Deadline) -> Any:
         """Try the host's addresses in turn; each has its share of the time, and none more than is left."""
         backend = family.SyncBackend()
-        found = socket.getaddrinfo(route.host, route.port, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(route.host, route.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:  # a part of the name is empty, or longer than the DNS allows
+            raise family.ConnectError(error) from error
         addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         for number, address in enumerate(addresses, 1):
             left = deadline.left("Connect")
@@ -268,7 +320,7 @@ class Connection(_Connection):
         self._converse(self._request(request), deadline)
         return self._http.reply()
 
-    def _converse(self, pieces: Iterator[bytes], deadline: Deadline) -> None:
+    def _converse(self, pieces: Iterator[bytes], deadline: Deadline | _Connecting) -> None:
         stream, receive = self._stream, self._http.receive
         try:
             for piece in pieces:
@@ -279,7 +331,7 @@ class Connection(_Connection):
             pass
 
     def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:
-        self._stream = self._stream.start_tls(context, host, deadline.left("Connect"))
+        self._encrypted(self._stream.start_tls(context, host, deadline.left("Connect")))
 
     def close(self) -> None:
         """Close it, whatever that says: it is of no use any more."""
@@ -292,10 +344,6 @@ class AsyncConnection(_Connection):
 
     __slots__ = ()
 
-    def is_expired(self) -> bool:
-        """Whether it may not be used again."""
-        return super().is_expired() or self._stream.has_unread()
-
     @classmethod
     async def open(
         cls, route: Route, family: Any, max_response_bytes: int, deadline: AsyncDeadline
@@ -307,7 +355,12 @@ class AsyncConnection(_Connection):
             if route.proxy_tls is not None:
                 await made._start_tls(route.proxy_tls, route.host, deadline)
             if route.tunnel:
-                await made._converse(made._connect_request(), deadline)
+                try:
+                    await made._converse(made._connect_request(), _Connecting(deadline))
+                except family.TimeoutException:
+                    raise deadline.timed_out() from None
+                except (family.ReadError, h11.RemoteProtocolError) as error:
+                    raise family.ProxyError(error) from error
                 made._in_tunnel()
             if route.tls is not None:
                 await made._start_tls(route.tls, route.endpoint.host, deadline)
@@ -329,7 +382,7 @@ class AsyncConnection(_Connection):
         await self._converse(self._request(request), deadline)
         return self._http.reply()
 
-    async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline) -> None:
+    async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline | _Connecting) -> None:
         stream, receive = self._stream, self._http.receive
         try:
             for piece in pieces:
@@ -340,7 +393,7 @@ class AsyncConnection(_Connection):
             pass
 
     async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: AsyncDeadline) -> None:
-        self._stream = await self._stream.start_tls(context, host, deadline.left("Connect"))
+        self._encrypted(await self._stream.start_tls(context, host, deadline.left("Connect")))
 
     async def aclose(self) -> None:
         """Close it, within a moment and whatever that says."""

@@ -144,8 +144,7 @@ class StackTransport(_Stack, httpx.BaseTransport):
         connection, dead = pool.pop_idle(request.endpoint)
         kept = False
         try:
-            for expired in dead:
-                expired.close()
+            self._close_all(dead)
             if connection is None:
                 connection = self._connect(request.endpoint, deadline)
             reply = connection.exchange(request, deadline)
@@ -170,8 +169,11 @@ class StackTransport(_Stack, httpx.BaseTransport):
     def close(self) -> None:
         """Close the idle connections; those in use are closed as they come back."""
         self._closed = True
-        for connection in self._pool_of(self).drain():
-            connection.close()
+        self._close_all(self._pool_of(self).drain())
+
+    def _close_all(self, connections: list[Connection]) -> None:
+        for each in connections:
+            each.close()
 
 
 class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
@@ -215,8 +217,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         connection, dead = pool.pop_idle(request.endpoint)
         kept = False
         try:
-            for expired in dead:
-                await expired.aclose()
+            await self._close_all(dead)
             if connection is None:
                 connection = await self._connect(request.endpoint, deadline)
             reply = await connection.exchange(request, deadline)
@@ -241,8 +242,14 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the idle connections of this event loop; those in use are closed as they come back."""
         self._closed = True
-        for connection in self._pool_of(running_loop()).drain():
-            await connection.aclose()
+        await self._close_all(self._pool_of(running_loop()).drain())
+
+    async def _close_all(self, connections: list[AsyncConnection]) -> None:
+        """Close them, each whether or not the caller is cancelled while another one closes."""
+        if connections:
+            async with anyio.create_task_group() as group:
+                for each in connections:
+                    group.start_soon(each.aclose)
 
 
 def _import_core(family: Family) -> Any:

@@ -60,6 +60,17 @@ def ssl_context(
     return context
 
 
+def holds_back(tls: ssl.SSLObject) -> bool:
+    """Whether there is more to read, or an end, in what TLS has taken from below already. It spoils that."""
+    try:
+        tls.read(1)
+    except ssl.SSLWantReadError:
+        return False
+    except ssl.SSLError:
+        return True
+    return True
+
+
 def _trusting(authorities: FilePath) -> ssl.SSLContext:
     try:
         if Path(authorities).is_dir():
