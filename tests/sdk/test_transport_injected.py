@@ -1,5 +1,7 @@
 """Clients of the caller's own: used as they are, and translated."""
 
+import asyncio
+
 import httpx
 import pytest
 import respx
@@ -14,6 +16,8 @@ from llm_config_sdk import (
     ResiliencePolicy,
     TransportError,
 )
+from llm_config_sdk.transport import Endpoint, WireRequest
+from llm_config_sdk.transport.injected import AsyncInjectedTransport
 
 BASE = "https://config.example"
 PLAIN = ResiliencePolicy(retry=None, breaker=None)
@@ -117,3 +121,15 @@ def test_a_client_that_its_owner_closed_says_so(injected_face, server):
     injected_face.run(getattr(http_client, "close", None), getattr(http_client, "aclose", None))
     with pytest.raises(InvalidRequestError, match="closed"):
         client.get_config("app", "n")
+
+
+async def test_a_cancellation_of_what_a_hook_waits_for_is_one():
+    async def hook(_):
+        waited_for = asyncio.get_running_loop().create_future()
+        waited_for.cancel()
+        await waited_for
+
+    async with httpx.AsyncClient(event_hooks={"request": [hook]}) as client:
+        transport = AsyncInjectedTransport(client)
+        with pytest.raises(asyncio.CancelledError):
+            await transport.send(WireRequest("GET", Endpoint.parse("http://192.0.2.1"), "/", {}), 5.0)

@@ -11,6 +11,7 @@ square of those who wait.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -196,6 +197,8 @@ async def _apart(
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
+    if not ended:  # what the client waited for was cancelled, of which the group says nothing
+        raise asyncio.CancelledError
     outcome = ended.pop()
     if isinstance(outcome, Exception):
         try:
