@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -233,7 +232,7 @@ class PageRunner:
                     self.world.primary.put(until["namespace"], until["key"], until["value"], env="production")
                 lines = list(itertools.islice(running.stdout or (), len(expected.strip().splitlines())))
             finally:
-                running.send_signal(signal.SIGINT)
+                running.terminate()  # not an interrupt: what is started in the background may ignore that
                 running.wait()
                 giving_up.cancel()
         found = self.world.shown("".join(lines)).replace(port, PORT)
