@@ -111,7 +111,10 @@ async def at_once(
     async with anyio.create_task_group() as group:
         for index in range(count):
             group.start_soon(do, index)
-    return [outcomes[index] for index in range(count)]
+    try:
+        return [outcomes[index] for index in range(count)]
+    finally:
+        outcomes.clear()  # as above: on 3.13 the traceback leads to the frames of `do`
 
 
 def _tell(on_progress: Callable[[R, int, int], object] | None, outcome: R, done: int, count: int) -> None:
