@@ -713,6 +713,8 @@ YEAR = 366 * 24 * 3600.0
         ("Mon, 15 Jan 2024 12:30:05 +0200", 5.0),
         ("Mon, 15 Jan 2024 10:29:00 GMT", 0.0),
         ("Mon, 15 Jan 2124 10:30:05 GMT", YEAR),
+        (f"Mon, 15 Jan 2024 10:30:05{'GMT':>175}", 5.0),
+        (f"Mon, 15 Jan 2024 10:30:05{'GMT':>176}", None),  # more than a header is read of
         (None, None),
         ("", None),
         ("-5", None),
@@ -852,6 +854,12 @@ def test_a_decode_error_names_the_faults_by_their_place():
     with pytest.raises(ResponseDecodeError, match=r"1\.version: Input should be a valid integer") as caught:
         decoding.read_entries(reply(200, [ENTRY, {**ENTRY, "version": "one"}]))
     assert "expected a list of config entries" in str(caught.value)
+
+
+def test_a_decode_error_names_the_first_three_faults_of_many():
+    with pytest.raises(ResponseDecodeError) as caught:
+        decoding.read_entries(reply(200, [{**ENTRY, "version": "one"}] * 5))
+    assert str(caught.value).count(".version: ") == 3
 
 
 WITH_SECRETS = {
