@@ -193,3 +193,48 @@ class EntryCache:
     def keep(self, key: Key, fetched: Fetched) -> None:
         """Keep an entry that was fetched past the cache."""
         self.set(key, Entry(fetched, self._now()), self._ttl)
+
+
+class FirstLook:
+    """A cache as whoever asks looks at it: what is fetched is kept by who fetches it, in `SecondLook`.
+
+    Args:
+        cache: The cache.
+    """
+
+    local: ClassVar[bool] = True
+
+    def __init__(self, cache: EntryCache) -> None:
+        self._cache = cache
+
+    def __repr__(self) -> str:
+        return repr(self._cache)
+
+    def get(self, key: Key) -> Entry | None:
+        """Look up an entry of any age."""
+        return self._cache.get(key)
+
+    def set(self, key: Key, entry: Entry, keep: float) -> None:
+        """Do nothing: it is kept already."""
+
+    def delete(self, key: Key) -> None:
+        """Forget an entry."""
+        self._cache.delete(key)
+
+
+class SecondLook(FirstLook):
+    """A cache as the one who asks for all looks at it: what has come since the first look is not asked for.
+
+    It keeps what is fetched before those who wait have it: whoever comes finds the flight or the entry.
+    """
+
+    def get(self, key: Key) -> Entry | None:
+        """Look up an entry of any age, as one that another caller fetched."""
+        found = self._cache.get(key)
+        if found is None:
+            return None
+        return Entry(Fetched(found.value, self._cache.writes, is_shared=True), found.stored_at)
+
+    def set(self, key: Key, entry: Entry, keep: float) -> None:
+        """Keep what was fetched."""
+        self._cache.set(key, entry, keep)

@@ -26,6 +26,7 @@ from llm_config_resilience import (
     SingleFlight,
     Timeout,
 )
+from llm_config_sdk.cache import FirstLook, SecondLook
 from llm_config_sdk.contract import ErrorCategory, Module
 from llm_config_sdk.errors import LLMConfigError, TransportError
 from llm_config_sdk.hints import is_still_running
@@ -37,7 +38,7 @@ from llm_config_sdk.transport import waited_in_line
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llm_config_resilience import Clock, Context, Directive, Listener, Strategy
+    from llm_config_resilience import Clock, Context, Directive, Listener, Store, Strategy
     from llm_config_sdk.cache import EntryCache
     from llm_config_sdk.operations import Call
     from llm_config_sdk.sealing import EncryptionKey
@@ -233,7 +234,8 @@ class Stack:
         to_primary = self._failover(endpoints[:1])
         together = [SingleFlight(_entry_key)] if policy is not None else []
         told = [Announcement(self._shared)] if self._shared is not None else []
-        self._asked_once = (deadline, *together)
+        self._deadline = deadline
+        self._together = together
         self._uncached = (*repeat, to_any, *guard)
         self.reads: Pipeline = self._pipeline("read", deadline, *repeat, to_any, *guard)
         self.cached_reads: Pipeline = self._behind(cache)
@@ -304,8 +306,13 @@ class Stack:
         if self._snapshot is not None:
             layers.append(_snapshot_layer(self._snapshot, cache, strict=self._strict))
         if cache is not None:
-            layers.append(_cache_layer(cache, strict=self._strict))
-        layers += self._asked_once
+            looked_at = FirstLook(cache) if self._together else cache
+            layers.append(_cache_layer(cache.policy, looked_at, strict=self._strict))
+        layers += (self._deadline, *self._together)
+        if cache is not None and self._together:
+            layers.append(
+                CacheFallback(SecondLook(cache), key=_entry_key, ttl=cache.policy.ttl, name="again")
+            )
         if cache is not None and cache.shared is not None:
             layers.append(_shared_layer(cache.policy, cache.shared, strict=self._strict))
         return self._pipeline("read", *layers, *self._uncached)
@@ -404,10 +411,11 @@ def _limits(policy: RateLimitPolicy | None) -> PerTarget | None:
     return PerTarget(limit, name="rate_limit")
 
 
-def _cache_layer(cache: EntryCache, *, strict: bool) -> CacheFallback:
-    policy = _without_stale(cache.policy) if strict else cache.policy
+def _cache_layer(policy: CachePolicy, store: Store, *, strict: bool) -> CacheFallback:
+    if strict:
+        policy = _without_stale(policy)
     return CacheFallback(
-        cache,
+        store,
         key=_entry_key,
         ttl=policy.ttl,
         stale_while_revalidate=policy.stale_while_revalidate,

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from client_faces import SteppingClock
 from llm_config_mock_server import error, latency
+from llm_config_resilience import SingleFlight
 from llm_config_sdk import (
     CachePolicy,
     ConfigClient,
@@ -27,6 +28,7 @@ from llm_config_sdk import (
     UnauthorizedError,
 )
 from llm_config_sdk.binding import LLMConfigSettingsSource
+from llm_config_sdk.cache import FirstLook
 from sdk.profiles import BEHIND_TLS
 
 NAMESPACE = "app/llm"
@@ -474,6 +476,52 @@ def test_all_who_ask_for_a_cold_entry_at_once_make_one_request(face, server, put
         return found
 
     assert face.run(from_threads, from_tasks) == ["gpt-4"] * callers
+    server.journal.assert_count(1)
+
+
+@pytest.fixture
+def threaded(server, put):
+    put("model", "gpt-4")
+    with as_admin(server) as client:
+        yield client
+
+
+def test_who_looked_too_early_and_comes_too_late_for_the_request_makes_none(threaded, server, monkeypatch):
+    """It finds nothing in the cache; before it goes on, somebody else's request has come and gone."""
+    looked, go_on, look = threading.Event(), threading.Event(), FirstLook.get
+
+    def look_and_pause(self, key):
+        found = look(self, key)
+        if threading.current_thread() is late:
+            looked.set()
+            assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(FirstLook, "get", look_and_pause)
+    found = []
+    late = threading.Thread(target=lambda: found.append(threaded.get_str(NAMESPACE, "model")))
+    late.start()
+    assert looked.wait(30)
+    assert threaded.get_str(NAMESPACE, "model") == "gpt-4"
+    go_on.set()
+    late.join(30)
+    assert found == ["gpt-4"]
+    server.journal.assert_count(1)
+
+
+def test_what_was_fetched_is_kept_before_the_next_may_ask(threaded, server, monkeypatch):
+    found, land = [], SingleFlight._land
+
+    def land_and_look(self, *args):
+        land(self, *args)
+        if not found:
+            asking = threading.Thread(target=lambda: found.append(threaded.get_str(NAMESPACE, "model")))
+            asking.start()
+            asking.join(30)
+
+    monkeypatch.setattr(SingleFlight, "_land", land_and_look)
+    assert threaded.get_str(NAMESPACE, "model") == "gpt-4"
+    assert found == ["gpt-4"]
     server.journal.assert_count(1)
 
 

@@ -40,6 +40,7 @@ def test_the_layers_stand_in_the_order_that_was_thought_through():
         "CacheFallback",
         "TotalTimeout",
         "SingleFlight",
+        "CacheFallback",
         "PatientRetry",
         "Failover",
         "PerTarget",
