@@ -13,7 +13,7 @@ from llm_config_resilience.simulation import InvariantError, simulate
 from simulation.drawn_policies import drawn_policy
 
 #: Seeds in CI, at about 15 ms each, and of how many one is run twice.
-SEEDS = 1000
+SEEDS = 3000
 TWICE = 20
 HASH_SEEDS = 15
 

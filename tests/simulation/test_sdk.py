@@ -8,7 +8,7 @@ from llm_config_sdk import TransportError, outcomes, policy
 from simulation.sdk_world import simulate_sdk
 
 #: Seeds in CI, at about 50 ms each, and of how many one is run twice.
-SEEDS = 100
+SEEDS = 300
 TWICE = 20
 #: Seeds until a mutant has to be caught.
 MUTANT_SEEDS = 100
