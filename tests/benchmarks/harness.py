@@ -308,6 +308,9 @@ def in_child(function: Callable[[], T], limit: float) -> T:
 
 
 def _be_child(function: Callable[[], Any], writing: int) -> None:
+    # Every full pass of the collector would look at all that the parent has imported, peers and all, and copy
+    # its pages: that is this harness's doing, and costs whoever keeps most calls going most.
+    gc.freeze()
     try:
         with os.fdopen(writing, "w") as pipe:
             json.dump(function(), pipe)
