@@ -38,6 +38,7 @@ from llm_config_sdk import (
 from llm_config_sdk.decoding import Reply, decode_error
 from llm_config_sdk.transport import exchange
 from llm_config_sdk.transport.anyio_stream import AnyioStream
+from llm_config_sdk.transport.socket_stream import SocketStream
 
 URL = "http://192.0.2.1"  # RFC 5737: of nobody, and looked up nowhere
 OPERATIONS = [value for value in vars(operations).values() if isinstance(value, operations.Operation)]
@@ -265,7 +266,7 @@ def test_a_connection_may_say_anything(colour, core, method, spoken, cut):
     }
     with pytest.MonkeyPatch.context() as patch:
         if colour == "sync":
-            patch.setattr(core, "SyncBackend", lambda: core.MockBackend(list(pieces)))
+            patch.setattr(SocketStream, "connect", lambda *_: Said(pieces))
         else:
             patch.setattr(AnyioStream, "connect", speaking(pieces))
         try:
@@ -275,6 +276,26 @@ def test_a_connection_may_say_anything(colour, core, method, spoken, cut):
             assert spoken != GOOD or method not in {"get_config", "resolve"}
         else:
             assert spoken != GOOD or method != "get_config" or found.value == ENTRY["value"]
+
+
+class Said:
+    """A stream of sync code that has been told already."""
+
+    def __init__(self, pieces):
+        self.pieces = list(pieces)
+
+    def read(self, max_bytes, deadline):
+        del max_bytes, deadline
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def write(self, data, deadline):
+        pass
+
+    def is_readable(self):
+        return bool(self.pieces)
+
+    def close(self):
+        pass
 
 
 class Spoken(ByteStream):
@@ -301,8 +322,8 @@ class Spoken(ByteStream):
 
 
 def speaking(pieces):
-    async def connect(host, port, family):
-        del host, port
+    async def connect(host, port, family, deadline):
+        del host, port, deadline
         return AnyioStream(Spoken(pieces), family)
 
     return connect

@@ -10,8 +10,10 @@ import threading
 from contextlib import suppress
 
 import anyio
+import httpcore
 import httpx
 import pytest
+from anyio.abc import SocketAttribute
 
 from llm_config_mock_server import MockServer, close, hang, latency, ok, reset, respond
 from llm_config_resilience import ResilienceError
@@ -28,10 +30,11 @@ from llm_config_sdk import (
     TransportError,
 )
 from llm_config_sdk.transport import Endpoint, WireRequest, stack as stack_module
-from llm_config_sdk.transport.connection import Connection, Deadline, Route
+from llm_config_sdk.transport.deadline import Deadline
 from llm_config_sdk.transport.exchange import ReplyReader
 from llm_config_sdk.transport.mounted import from_httpx
 from llm_config_sdk.transport.pool import Pool
+from llm_config_sdk.transport.socket_stream import SocketStream
 
 AMPLE = 5.0  # seconds
 
@@ -294,7 +297,7 @@ async def test_a_cancellation_leaves_none_of_many_connections_open(server, of):
     await asyncio.gather(*(transport.send(health(server), AMPLE) for _ in range(3)))
     (pool,) = transport._pools.values()
     (idle,) = pool._idle.values()
-    sockets = [connection._stream.get_extra_info("socket") for connection in idle]
+    sockets = [connection._stream._stream.extra(SocketAttribute.raw_socket) for connection in idle]
     for connection in idle:
         connection.keep(-1.0)
     ending = transport.send(health(server), AMPLE) if of == "a request" else transport.aclose()
@@ -363,33 +366,19 @@ sys.exit(os.waitstatus_to_exitcode(status))
 # --- Connecting, and what a caller is handling meanwhile ------------------------------------------
 
 
-class Unreachable:
-    """A family whose every connection times out, and which remembers how long each might take."""
-
-    class ConnectTimeout(Exception):  # noqa: N818  # httpcore's name
-        pass
-
-    class ConnectError(Exception):
-        pass
-
-    def __init__(self):
-        self.given = []
-
-    def SyncBackend(self):  # noqa: N802
-        return self
-
-    def connect_tcp(self, _host, _port, timeout):
-        self.given.append(timeout)
-        raise self.ConnectTimeout
-
-
 def test_a_hosts_addresses_share_what_is_left_of_the_time(monkeypatch):
     found = [(2, 1, 6, "", (f"127.0.0.{number}", 9)) for number in range(1, 5)]
+    given = []
+
+    def never(_address, timeout):
+        given.append(timeout)
+        raise TimeoutError
+
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    family = Unreachable()
-    with pytest.raises(family.ConnectTimeout):
-        Connection._reach(Route("many", 9, Endpoint.parse("http://many:9")), family, Deadline(family, 12.0))
-    assert family.given == [pytest.approx(share, abs=0.5) for share in (3, 4, 6, 12)]
+    monkeypatch.setattr(socket, "create_connection", never)
+    with pytest.raises(httpcore.ConnectTimeout):
+        SocketStream.connect("many", 9, httpcore, Deadline(httpcore, 12.0))
+    assert given == [pytest.approx(share, abs=0.5) for share in (3, 4, 6, 12)]
 
 
 def test_a_dead_address_leads_on_to_the_next(server, monkeypatch):

@@ -1,20 +1,30 @@
-"""A response that nobody asked for never answers the next request; what TLS cannot read is no response."""
+"""A response that nobody asked for never answers the next request; what TLS cannot read is no response.
+
+And what TLS reads in many steps, one in the other, is read within one deadline.
+"""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import threading
+import time
 from contextlib import ExitStack, suppress
 
 import pytest
 import trustme
 
 from client_faces import OWN, Face
-from llm_config_sdk import AsyncStackTransport, ConnectFailedError, StackTransport, TransportError
+from llm_config_sdk import (
+    AsyncStackTransport,
+    ConnectFailedError,
+    RequestTimeoutError,
+    StackTransport,
+    TransportError,
+)
 from llm_config_sdk.transport import Endpoint, WireRequest
 
-AMPLE = 10.0  # seconds
+AMPLE = 10.0  # seconds, far more than is needed
 
 
 def response(body):
@@ -162,6 +172,18 @@ class Proxying(Talkative):
         stream.below.write(*([b"".join(said)] if self.in_one else said))
 
 
+class Dripping(Proxying):
+    """Sends a record a byte at a time, each in one of the proxy's: it is whole after many seconds."""
+
+    PAUSE = 0.1  # seconds
+
+    def begin(self, stream):
+        ended = threading.Event()
+        for byte in stream.records(response(b"first")):
+            stream.below.write(bytes([byte]))
+            ended.wait(self.PAUSE)
+
+
 class Garbling(Talkative):
     """Sends half a response, and then what was changed on its way."""
 
@@ -188,13 +210,13 @@ def contexts():
 
 @pytest.fixture
 def asking(face, contexts):
-    def ask(server, times=3):
+    def ask(server, times=3, timeout=AMPLE):
         face.stack.callback(server.close)
         make = AsyncStackTransport if face.is_async else StackTransport
         transport = make(verify=contexts[0], family="httpx2" if face.wire else "httpx")
         face.stack.callback(face.run, getattr(transport, "close", None), getattr(transport, "aclose", None))
         request = WireRequest("GET", Endpoint.parse(server.url), "/", {})
-        return [face.run(transport.send, transport.send, request, AMPLE).body for _ in range(times)]
+        return [face.run(transport.send, transport.send, request, timeout).body for _ in range(times)]
 
     return ask
 
@@ -229,3 +251,12 @@ def test_a_record_that_was_changed_on_its_way_breaks_a_response_off(asking, cont
     with pytest.raises(TransportError, match="reading the response") as caught:
         asking(Garbling(b"", contexts[1]), times=1)
     assert (isinstance(caught.value, ConnectFailedError), caught.value.never_sent) == (False, False)
+
+
+def test_a_deadline_holds_for_all_the_records_of_a_proxys_tls(asking, contexts, environment):
+    server = Dripping(b"", contexts[1], in_one=True)
+    environment("HTTPS_PROXY", server.url)
+    started = time.monotonic()
+    with pytest.raises(RequestTimeoutError, match="reading the response"):
+        asking(server, times=1, timeout=0.3)
+    assert time.monotonic() - started < AMPLE / 2

@@ -6,6 +6,7 @@ they enter a cancel scope of anyio's with every read and write.
 
 from __future__ import annotations
 
+import select
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,12 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from llm_config_sdk.transport.tls import holds_back
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from llm_config_sdk.transport.deadline import Limit
 
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, ssl.SSLError)
 _AT_ONCE: Final = 256 * 1024
@@ -29,23 +34,25 @@ class AnyioStream:
         family: `httpcore` or `httpcore2`, whose exceptions it raises.
     """
 
-    __slots__ = ("_family", "_stream")
+    __slots__ = ("_family", "_readable", "_stream")
 
     def __init__(self, stream: ByteStream, family: Any) -> None:
         self._stream = stream
         self._family = family
+        self._readable: select.poll | None = None
 
     @classmethod
-    async def connect(cls, host: str, port: int, family: Any) -> AnyioStream:
+    async def connect(cls, host: str, port: int, family: Any, deadline: Limit) -> AnyioStream:
         """Try the host's addresses; anyio does so side by side (RFC 6555)."""
+        deadline.left("Connect")
         try:
             return cls(await anyio.connect_tcp(host, port), family)
         except (OSError, anyio.BrokenResourceError) as error:
             raise family.ConnectError(error) from error
 
-    async def start_tls(self, context: ssl.SSLContext, host: str, timeout: float | None) -> AnyioStream:
+    async def start_tls(self, context: ssl.SSLContext, host: str, deadline: Limit) -> AnyioTlsStream:
         """Encrypt from here on."""
-        del timeout
+        deadline.left("Connect")
         try:
             stream = await TLSStream.wrap(
                 _AllAtOnce(self._stream),
@@ -56,19 +63,19 @@ class AnyioStream:
             )
         except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError) as error:
             raise self._family.ConnectError(error) from error
-        return AnyioStream(stream, self._family)
+        return AnyioTlsStream(stream, self._family, self)
 
-    async def write(self, data: bytes, timeout: float | None) -> None:
+    async def write(self, data: bytes, deadline: Limit) -> None:
         """Send all of it."""
-        del timeout
+        deadline.left("Write")
         try:
             await self._stream.send(data)
         except (anyio.EndOfStream, *_GONE) as error:
             raise self._family.WriteError(error) from error
 
-    async def read(self, max_bytes: int, timeout: float | None) -> bytes:
+    async def read(self, max_bytes: int, deadline: Limit) -> bytes:
         """Wait for some bytes, `max_bytes` or what came at once; none are the end."""
-        del timeout
+        deadline.left("Read")
         try:
             return await self._stream.receive(max(max_bytes, _AT_ONCE))
         except anyio.EndOfStream:
@@ -76,14 +83,38 @@ class AnyioStream:
         except _GONE as error:
             raise self._family.ReadError(error) from error
 
-    def get_extra_info(self, info: str) -> Any:
-        """Give the `socket`, or the `ssl_object` that encrypts it."""
-        asked: Any = SocketAttribute.raw_socket if info == "socket" else TLSAttribute.ssl_object
-        return self._stream.extra(asked)  # noqa: S610  # anyio's
+    def is_readable(self) -> bool:
+        """Whether there is something to read already, or the end."""
+        if self._readable is None:  # finding the socket behind a stream costs more than asking it
+            raw = self._stream.extra(SocketAttribute.raw_socket)  # noqa: S610  # anyio's
+            self._readable = select.poll()
+            self._readable.register(raw, select.POLLIN)
+        return bool(self._readable.poll(0))
 
     async def aclose(self) -> None:
         """Close it."""
         await self._stream.aclose()
+
+
+class AnyioTlsStream(AnyioStream):
+    """TLS over another stream, which has its bytes.
+
+    Args:
+        stream: anyio's.
+        family: As for `AnyioStream`.
+        below: What it is over.
+    """
+
+    __slots__ = ("_below", "_tls")
+
+    def __init__(self, stream: TLSStream, family: Any, below: AnyioStream) -> None:
+        super().__init__(stream, family)
+        self._below = below
+        self._tls = stream.extra(TLSAttribute.ssl_object)  # noqa: S610  # anyio's
+
+    def is_readable(self) -> bool:
+        """Whether there is something to read already, here or below, or the end."""
+        return self._below.is_readable() or holds_back(self._tls)
 
 
 class _AllAtOnce(ByteStream):

@@ -1,7 +1,7 @@
 """Single connections: the way to a server, opened and spoken over within a deadline.
 
 What is said is decided in `http11.py`, and whom to connect to in `Route`; the two classes here connect, write
-and read: in sync over the network streams of httpcore or httpcore2, in async over anyio's. httpx's own
+and read: in sync over sockets that never block, in async over anyio's streams. httpx's own
 timeouts bound one read each, so a server that drips a byte at a time is never late; here it is the exchange
 that has a deadline.
 """
@@ -11,9 +11,6 @@ from __future__ import annotations
 import base64
 import codecs
 import contextlib
-import select
-import socket
-import ssl
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,14 +20,17 @@ from urllib.parse import urlsplit
 import anyio
 import h11
 
+from llm_config_sdk.transport.deadline import Connecting
 from llm_config_sdk.transport.exchange import wire_headers
 from llm_config_sdk.transport.http11 import Http11
-from llm_config_sdk.transport.tls import holds_back
+from llm_config_sdk.transport.socket_stream import SocketStream
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from llm_config_sdk.decoding import Reply
+    from llm_config_sdk.transport.deadline import AsyncDeadline, Deadline
     from llm_config_sdk.transport.exchange import Endpoint, WireRequest
     from llm_config_sdk.transport.proxies import Proxy
 
@@ -40,85 +40,6 @@ _CLOSE_TIMEOUT: Final = 1.0  # seconds that closing a broken connection may take
 
 # Every look-up of a name uses it. A child forked while the first of them imports it would wait for ever.
 codecs.lookup("idna")
-
-
-class Deadline:
-    """When an exchange has to be over. It begins as it is entered, with waiting for a connection.
-
-    Args:
-        family: `httpcore` or `httpcore2`, for its timeout exceptions.
-        timeout: Seconds from now; `None` for as long as it takes.
-    """
-
-    __slots__ = ("_at", "_family", "_phase")
-
-    def __init__(self, family: Any, timeout: float | None) -> None:
-        self._family = family
-        self._at = None if timeout is None else time.monotonic() + timeout
-        self._phase = "Pool"
-
-    def __enter__(self) -> None:
-        """Begin the exchange. In sync each step is given what is left, and that is all."""
-
-    def __exit__(self, *raised: Any) -> bool | None:  # noqa: PYI036  # handed on
-        """End it."""
-
-    def remaining(self) -> float | None:
-        """Seconds that are left, 0 or more; `None` for as long as it takes."""
-        return None if self._at is None else max(0.0, self._at - time.monotonic())
-
-    def left(self, phase: str) -> float | None:
-        """Seconds that are left; raises the family's timeout for the phase (`Read`, …) where none are."""
-        self._phase = phase
-        left = self.remaining()
-        if left == 0.0:
-            raise self.timed_out()
-        return left
-
-    def check(self) -> None:
-        """Raise the family's timeout where what was read comes too late."""
-        self.left("Read")
-
-    def timed_out(self) -> Exception:
-        """Make the family's timeout for the phase that was begun last."""
-        timeout: Exception = getattr(self._family, f"{self._phase}Timeout")("the deadline has passed")
-        return timeout
-
-
-class AsyncDeadline(Deadline):
-    """When an exchange has to be over, in async: it is interrupted then, wherever it waits. As `Deadline`."""
-
-    __slots__ = ("_scope",)
-
-    def __enter__(self) -> None:
-        """Begin the exchange."""
-        self._scope = anyio.move_on_after(self.remaining())
-        self._scope.__enter__()
-
-    def __exit__(self, *raised: Any) -> bool | None:  # noqa: PYI036  # handed on
-        """End it; raise the family's timeout if it was interrupted."""
-        swallows = self._scope.__exit__(*raised)
-        if self._scope.cancelled_caught:
-            raise self.timed_out() from None
-        return swallows
-
-
-class _Connecting:
-    """A deadline that what is said to a proxy keeps: where it is late, no request was sent yet."""
-
-    __slots__ = ("_deadline",)
-
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-
-    def left(self, phase: str) -> float | None:
-        """Seconds that are left, whatever is done in them."""
-        del phase
-        return self._deadline.left("Connect")
-
-    def check(self) -> None:
-        """Raise the family's timeout where they are over."""
-        self._deadline.left("Connect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +96,7 @@ class _Connection:
         "_family",
         "_http",
         "_idle_until",
-        "_layers",
         "_max_response_bytes",
-        "_poll",
         "_route",
         "_stream",
     )
@@ -189,8 +108,6 @@ class _Connection:
         self._max_response_bytes = max_response_bytes
         self._http = Http11(max_response_bytes)
         self._idle_until = 0.0
-        self._poll: select.poll | None = None
-        self._layers: list[ssl.SSLObject] = []
 
     def keep(self, seconds: float) -> bool:
         """Note until when it may lie idle; say whether it may be used again at all."""
@@ -206,25 +123,7 @@ class _Connection:
 
         Or it has a response that nobody asked for, which TLS may have taken from the socket already.
         """
-        return (
-            self.has_idled_too_long()
-            or bool(self._poller().poll(0))
-            or any(holds_back(layer) for layer in self._layers)
-        )
-
-    def _poller(self) -> select.poll:
-        """Make what asks the socket, once: finding it behind its stream costs more than asking."""
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self._stream.get_extra_info("socket"), select.POLLIN)
-        return self._poll
-
-    def _encrypted(self, stream: Any) -> None:
-        """Go on over an encrypted stream. A TLS socket takes a record at a time, and holds none back."""
-        self._stream = stream
-        layer = stream.get_extra_info("ssl_object")
-        if isinstance(layer, ssl.SSLObject):
-            self._layers.append(layer)
+        return self.has_idled_too_long() or self._stream.is_readable()
 
     def _request(self, request: WireRequest) -> Iterator[bytes]:
         route = self._route
@@ -278,9 +177,7 @@ class Connection(_Connection):
                 made._start_tls(route.proxy_tls, route.host, deadline)
             if route.tunnel:
                 try:
-                    made._converse(made._connect_request(), _Connecting(deadline))
-                except family.TimeoutException:
-                    raise deadline.timed_out() from None
+                    made._converse(made._connect_request(), Connecting(deadline))
                 except (family.ReadError, h11.RemoteProtocolError) as error:
                     raise family.ProxyError(error) from error
                 made._in_tunnel()
@@ -293,22 +190,7 @@ class Connection(_Connection):
 
     @staticmethod
     def _reach(route: Route, family: Any, deadline: Deadline) -> Any:
-        """Try the host's addresses in turn; each has its share of the time, and none more than is left."""
-        backend = family.SyncBackend()
-        try:
-            found = socket.getaddrinfo(route.host, route.port, type=socket.SOCK_STREAM)
-        except UnicodeError as error:  # a part of the name is empty, or longer than the DNS allows
-            raise family.ConnectError(error) from error
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-        for number, address in enumerate(addresses, 1):
-            left = deadline.left("Connect")
-            share = None if left is None else left / (len(addresses) - number + 1)
-            try:
-                return backend.connect_tcp(address, route.port, share)
-            except (family.ConnectError, family.ConnectTimeout):
-                if number == len(addresses):
-                    raise
-        raise family.ConnectError(f"{route.host} has no address")
+        return SocketStream.connect(route.host, route.port, family, deadline)
 
     def exchange(self, request: WireRequest, deadline: Deadline) -> Reply:
         """Send a request and read the whole reply.
@@ -320,18 +202,18 @@ class Connection(_Connection):
         self._converse(self._request(request), deadline)
         return self._http.reply()
 
-    def _converse(self, pieces: Iterator[bytes], deadline: Deadline | _Connecting) -> None:
+    def _converse(self, pieces: Iterator[bytes], deadline: Deadline | Connecting) -> None:
         stream, receive = self._stream, self._http.receive
         try:
             for piece in pieces:
-                stream.write(piece, deadline.left("Write"))
+                stream.write(piece, deadline)
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(stream.read(_READ_BYTES, deadline.left("Read")), deadline.check):
+        while receive(stream.read(_READ_BYTES, deadline), deadline.check):
             pass
 
     def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:
-        self._encrypted(self._stream.start_tls(context, host, deadline.left("Connect")))
+        self._stream = self._stream.start_tls(context, host, Connecting(deadline))
 
     def close(self) -> None:
         """Close it, whatever that says: it is of no use any more."""
@@ -356,9 +238,7 @@ class AsyncConnection(_Connection):
                 await made._start_tls(route.proxy_tls, route.host, deadline)
             if route.tunnel:
                 try:
-                    await made._converse(made._connect_request(), _Connecting(deadline))
-                except family.TimeoutException:
-                    raise deadline.timed_out() from None
+                    await made._converse(made._connect_request(), Connecting(deadline))
                 except (family.ReadError, h11.RemoteProtocolError) as error:
                     raise family.ProxyError(error) from error
                 made._in_tunnel()
@@ -371,29 +251,27 @@ class AsyncConnection(_Connection):
 
     @staticmethod
     async def _reach(route: Route, family: Any, deadline: AsyncDeadline) -> Any:
-        """Connect; nobody reads what is left, but that it is connected for is noted."""
         from llm_config_sdk.transport.anyio_stream import AnyioStream  # noqa: PLC0415  # async alone needs it
 
-        deadline.left("Connect")
-        return await AnyioStream.connect(route.host, route.port, family)
+        return await AnyioStream.connect(route.host, route.port, family, deadline)
 
     async def exchange(self, request: WireRequest, deadline: AsyncDeadline) -> Reply:
         """Send a request and read the whole reply."""
         await self._converse(self._request(request), deadline)
         return self._http.reply()
 
-    async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline | _Connecting) -> None:
+    async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline | Connecting) -> None:
         stream, receive = self._stream, self._http.receive
         try:
             for piece in pieces:
-                await stream.write(piece, deadline.left("Write"))
+                await stream.write(piece, deadline)
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(await stream.read(_READ_BYTES, deadline.left("Read")), deadline.check):
+        while receive(await stream.read(_READ_BYTES, deadline), deadline.check):
             pass
 
     async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: AsyncDeadline) -> None:
-        self._encrypted(await self._stream.start_tls(context, host, deadline.left("Connect")))
+        self._stream = await self._stream.start_tls(context, host, Connecting(deadline))
 
     async def aclose(self) -> None:
         """Close it, within a moment and whatever that says."""

@@ -73,7 +73,9 @@ _LIBRARIES: Final = frozenset(
     {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "builtins", "socket", "ssl"}
 )
 _QUOTED: Final = ": bytearray("  # as h11 quotes what it cannot read
-_OF_THE_WIRE: Final = frozenset(f"{__package__}.{name}" for name in ("anyio_stream", "connection", "http11"))
+_OF_THE_WIRE: Final = frozenset(
+    f"{__package__}.{name}" for name in ("anyio_stream", "connection", "http11", "socket_stream")
+)
 _FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them
 

@@ -19,7 +19,8 @@ import anyio
 import httpx
 
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
-from llm_config_sdk.transport.connection import AsyncConnection, AsyncDeadline, Connection, Deadline, Route
+from llm_config_sdk.transport.connection import AsyncConnection, Connection, Route
+from llm_config_sdk.transport.deadline import AsyncDeadline, Deadline
 from llm_config_sdk.transport.exchange import MAX_RESPONSE_BYTES, WireRequest
 from llm_config_sdk.transport.mapping import made_safe, map_error
 from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
