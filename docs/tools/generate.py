@@ -283,12 +283,13 @@ def _error_lines() -> Iterator[str]:
 
 def _classes(root: type[LLMConfigError]) -> Iterator[type[LLMConfigError]]:
     for cls in root.__subclasses__():
-        if cls.__module__ in {"llm_config_sdk", "llm_config_sdk.errors"} and cls.__name__ in _EXPORTED:
+        # By identity: errors with a code and a family are of classes derived as they come, of the same names.
+        if _EXPORTED.get(cls.__name__) is cls:
             yield cls
         yield from _classes(cls)
 
 
-_EXPORTED: Final = frozenset(importlib.import_module("llm_config_sdk").__all__)
+_EXPORTED: Final = vars(importlib.import_module("llm_config_sdk"))
 
 
 def _reference(cls: type[Any]) -> str:

@@ -37,6 +37,11 @@ def test_a_page_made_of_the_code_is_the_one_committed(path, make):
     assert path.read_text() == f"{make().strip()}\n", f"{name_of(path)} is out of date: run `make docs`"
 
 
+def test_the_page_of_errors_says_the_same_whatever_was_raised_before():
+    llm_config_sdk.ResponseDecodeError("cut off", module="config")  # its class is derived for it
+    assert page("errors.md") == f"{generate.pages()[REFERENCE / 'errors.md']().strip()}\n"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_of_a_package_is_in_the_reference(package):
     shown = set(re.findall(rf"^::: {re.escape(package)}\.(\w+)$", page(f"{package}.md"), re.MULTILINE))
