@@ -30,6 +30,7 @@ def try_one(data: bytes) -> None:
         return
     operation, connection = OPERATIONS[data[0] % len(OPERATIONS)], Http11(MAX_BYTES)
     connection.request("GET", "/", [(b"Host", b"config.example.com")])
+    connection.sent()
     try:
         if connection.receive(data[1:], lambda: None):
             connection.receive(b"", lambda: None)

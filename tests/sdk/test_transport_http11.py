@@ -25,7 +25,9 @@ def receive(http, data, still_in_time=lambda: None):
 
 
 def ask(http, method="GET", body=None):
-    return http.request(method, "/x", HEADERS, body)
+    written = http.request(method, "/x", HEADERS, body)
+    http.sent()
+    return written
 
 
 def test_a_request_is_one_piece_of_bytes(http):

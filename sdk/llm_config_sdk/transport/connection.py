@@ -203,13 +203,14 @@ class Connection(_Connection):
         return self._http.reply()
 
     def _converse(self, pieces: Iterator[bytes], deadline: Deadline | Connecting) -> None:
-        stream, receive = self._stream, self._http.receive
+        stream, http = self._stream, self._http
         try:
             for piece in pieces:
                 stream.write(piece, deadline)
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(stream.read(_READ_BYTES, deadline), deadline.check):
+        http.sent()
+        while http.receive(stream.read(_READ_BYTES, deadline), deadline.check):
             pass
 
     def _start_tls(self, context: ssl.SSLContext, host: str, deadline: Deadline) -> None:
@@ -261,13 +262,14 @@ class AsyncConnection(_Connection):
         return self._http.reply()
 
     async def _converse(self, pieces: Iterator[bytes], deadline: AsyncDeadline | Connecting) -> None:
-        stream, receive = self._stream, self._http.receive
+        stream, http = self._stream, self._http
         try:
             for piece in pieces:
                 await stream.write(piece, deadline)
         except self._family.WriteError:
             pass  # a server may answer what it refuses to read, and close
-        while receive(await stream.read(_READ_BYTES, deadline), deadline.check):
+        http.sent()
+        while http.receive(await stream.read(_READ_BYTES, deadline), deadline.check):
             pass
 
     async def _start_tls(self, context: ssl.SSLContext, host: str, deadline: AsyncDeadline) -> None:

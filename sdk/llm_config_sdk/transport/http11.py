@@ -60,12 +60,13 @@ class Http11:
         max_response_bytes: Bytes of a body, on the wire and after decompression.
     """
 
-    __slots__ = ("_max_bytes", "_reader", "_state")
+    __slots__ = ("_max_bytes", "_reader", "_state", "_untold")
 
     def __init__(self, max_response_bytes: int) -> None:
         self._state = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._max_bytes = max_response_bytes
         self._reader: ReplyReader | None = None
+        self._untold: h11.Request | None = None
 
     def request(
         self, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes | None = None
@@ -79,19 +80,30 @@ class Http11:
             h11.LocalProtocolError: They would be no HTTP.
         """
         state = self._state
+        self._reader = None
+        self._untold = None if body else _BODILESS.get(method)
+        if self._untold is not None:
+            return write_head(method, target, headers)
         if state.our_state is h11.DONE:
             state.start_next_cycle()
-        self._reader = None
-        bodiless = None if body else _BODILESS.get(method)
-        if bodiless is not None:
-            state.send(bodiless)
-            state.send(_END)
-            return write_head(method, target, headers)
         parts = [state.send(h11.Request(method=method, target=target, headers=headers))]
         if body:
             parts.append(state.send(h11.Data(data=body)))
         parts.append(state.send(_END))
         return b"".join(part for part in parts if part)
+
+    def sent(self) -> None:
+        """Note that the request has left, as far as it could. It is called before anything is received.
+
+        What h11 has yet to be told is told now: it costs nothing while the server is at work.
+        """
+        state, request = self._state, self._untold
+        if request is not None:
+            self._untold = None
+            if state.our_state is h11.DONE:
+                state.start_next_cycle()
+            state.send(request)
+            state.send(_END)
 
     def receive(self, data: bytes, still_in_time: Callable[[], object]) -> bool:
         """Take the next bytes from the wire, none at its end; say whether more are wanted.
