@@ -136,7 +136,7 @@ class AsyncInjectedTransport(_Injected):
         # By the event loop's time, which simulations move.
         give_up_at = None if timeout is None else anyio.current_time() + timeout
         pool = self._pool_of(running_loop())
-        waiter = pool.take(anyio.Event)
+        waiter = self._take_async(pool)
         if waiter is not None:
             with anyio.move_on_after(timeout) as scope:
                 await self._wait_async(pool, waiter)

@@ -208,7 +208,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
 
     async def _take_turn(self, pool: Pool[AsyncConnection], deadline: AsyncDeadline) -> None:
         del deadline  # it interrupts whoever waits
-        waiter = pool.take(anyio.Event)
+        waiter = self._take_async(pool)
         if waiter is not None:
             await self._wait_async(pool, waiter)
 
