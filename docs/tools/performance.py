@@ -69,9 +69,9 @@ A read that needs no server. Ratios are to `get_config`: 10 is ten times as slow
     "throughput": (
         """\
 Callers that ask again as soon as they are answered: answers a second, and the ratio to bare httpx with as
-many callers. At most a hundred requests are under way at once (`max_in_flight`). Up to there an event loop
-has more connections to look after, and beyond it callers wait in line: what both cost is in the tables of
-processor time, and is what throughput loses between 10 callers and 2,000.""",
+many callers. At most a hundred requests are under way at once (`max_in_flight`); beyond it callers wait in
+line. What throughput loses between 10 callers and 2,000 goes to Python's garbage collector, as a table of its
+own shows: a program with thousands of calls under way gains by a collector that is told to be patient.""",
         ("throughput",),
     ),
     "growth": ("How the cost of a read grows with what a client holds.", ("entries",)),

@@ -8,10 +8,11 @@ callers wait for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -115,6 +116,15 @@ SYNC: Final[dict[str, Callable[[str], Callable[[], Any]]]] = {
     "httpx2": httpx2_sync,
 }
 
+PATIENT: Final = (50_000, 20, 50)
+UNCOLLECTED: Final = "gc.disable()"
+COLLECTORS: Final[dict[str, Callable[[], object]]] = {
+    "as Python has it": lambda: None,
+    f"gc.set_threshold{PATIENT}": lambda: gc.set_threshold(*PATIENT),
+    UNCOLLECTED: gc.disable,
+}
+"""What Python's garbage collector is told: its passes go through what all calls under way hold."""
+
 
 # --- How many ---------------------------------------------------------------------------------------
 
@@ -210,6 +220,25 @@ def crowds(
     ]
 
 
+def collected(url: str, sizes: Mapping[int, Watch]) -> Table:
+    """Measure our own tasks by what the collector is told, in turns."""
+
+    def counted_so(tell: Callable[[], object], callers: int, watch: Watch) -> Any:
+        tell()
+        return counted(partial(tasks, partial(ASYNC[OURS], url)), callers, watch.warm_up, watch.window)
+
+    rows = []
+    for callers, watch in sizes.items():
+        limit, taken = watch.warm_up + watch.window + GRACE, defaultdict[str, list[float]](list)
+        for number in range(watch.rounds):
+            for case in in_order(list(COLLECTORS), number):
+                made = in_child(partial(counted_so, COLLECTORS[case], callers, watch), limit)
+                taken[case].append(made.get(ANSWERED, 0.0))
+        rows += [Row(case, Spread.of(rates), at=callers) for case, rates in taken.items()]
+    title = f"Callers that are tasks, {OURS}, by what Python's garbage collector is told"
+    return Table("collector", title, "answers a second", "", rows, "callers")
+
+
 def _rate(case: str, callers: int, counts: Counts, reference: Counts, watch: Watch) -> Row:
     rates = [each.get(ANSWERED, 0.0) for each in counts]
     failures = sum(rate for each in counts for name, rate in each.items() if name not in {ANSWERED, CPU})
@@ -250,13 +279,19 @@ SMOKE: Final = Scale(
 def measure(*, quick: bool) -> Report:
     """Measure; `quick` only shows that it runs."""
     scale = SMOKE if quick else FULL
+    sizes = list(scale.tasks)
+    some, many, most = sizes[1], sizes[-2], sizes[-1]
     with quick_server() as server:
         by_tasks = crowds("async", "Callers that are tasks", server.url, scale.tasks)
         by_threads = crowds("threads", "Callers that are threads", server.url, scale.threads, in_threads=True)
+        by_collector = collected(server.url, {size: scale.tasks[size] for size in (some, most)})
     with quick_server(delay=SLOW) as server:
         slow = crowds("slow", "Callers that are tasks; the server takes 200 ms", server.url, scale.slow)
-    sizes = list(scale.tasks)
-    some, many, most = sizes[1], sizes[-2], sizes[-1]
+
+    def flatness(table: Table, case: str) -> float:
+        """The throughput of most callers beside that of some."""
+        return table.find(case, most).figure.median / max(table.find(case, some).figure.median, FEW.least)
+
     at_many = by_tasks[0].find(OURS, many)
     theirs = by_tasks[0].find("httpx2", many).figure.median
     verdicts = [
@@ -265,8 +300,8 @@ def measure(*, quick: bool) -> Report:
         judge(GOALS["500 callers, slow"], slow[0].find(OURS, max(scale.slow)).ratio.median),
         judge(
             GOALS["flat"],
-            by_tasks[0].find(OURS, most).figure.median
-            / max(by_tasks[0].find(OURS, some).figure.median, FEW.least),
+            flatness(by_tasks[0], OURS),
+            uncollected=flatness(by_collector, UNCOLLECTED),
         ),
         judge(
             GOALS["64 threads"],
@@ -275,4 +310,4 @@ def measure(*, quick: bool) -> Report:
             theirs=by_threads[1].find(BASELINE, max(scale.threads)).figure.median,
         ),
     ]
-    return Report("Throughput", [*by_tasks, *by_threads, *slow], verdicts)
+    return Report("Throughput", [*by_tasks, by_collector, *by_threads, *slow], verdicts)

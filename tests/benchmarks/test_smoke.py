@@ -34,7 +34,10 @@ TABLES = {
     },
     "client": {"sync", "async", "sync cpu", "async cpu"},
     "cached": {"sync", "async"},
-    "throughput": {f"{name}{cpu}" for name in ("async", "threads", "slow") for cpu in ("", " cpu")},
+    "throughput": {
+        "collector",
+        *(f"{name}{cpu}" for name in ("async", "threads", "slow") for cpu in ("", " cpu")),
+    },
     "growth": {"entries", "endpoints"},
     "faults": {"errors", "slow answers", "slow endpoint", "failover", "timeline"},
     "outage": {"one client", "fleet", "busy"},
