@@ -96,6 +96,16 @@ def test_a_connection_is_used_again(wire, server, connections):
     assert (wire.idle, wire.free) == (1, 2)
 
 
+def test_who_is_late_before_the_first_byte_has_sent_nothing(wire, server, connections):
+    wire.send(health(server))
+    with pytest.raises(RequestTimeoutError) as caught:
+        wire.send(health(server), timeout=1e-9)
+    assert caught.value.never_sent, "so that even a write may be made again"
+    server.journal.assert_count(1)
+    assert len(connections) == 1
+    assert wire.free == 2
+
+
 def test_a_connection_that_the_server_closed_is_noticed_and_replaced(wire, server, connections):
     server.script("*", [respond(200, headers={"connection": "close"}), ok()])
     wire.send(health(server))

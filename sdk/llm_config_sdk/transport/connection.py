@@ -199,6 +199,7 @@ class Connection(_Connection):
             ResponseDecodeError: The reply is too large, or its encoding is broken.
             Exception: One of the family's, or of h11's.
         """
+        deadline.left()  # who is late by now has sent nothing
         self._converse(self._request(request), deadline)
         return self._http.reply()
 
@@ -258,6 +259,7 @@ class AsyncConnection(_Connection):
 
     async def exchange(self, request: WireRequest, deadline: AsyncDeadline) -> Reply:
         """Send a request and read the whole reply."""
+        deadline.left()  # who is late by now has sent nothing
         await self._converse(self._request(request), deadline)
         return self._http.reply()
 

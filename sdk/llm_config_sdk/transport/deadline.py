@@ -40,9 +40,12 @@ class Deadline:
         """Seconds that are left, 0 or more; `None` for as long as it takes."""
         return None if self._at is None else max(0.0, self._at - time.monotonic())
 
-    def left(self, phase: str) -> float | None:
-        """Seconds that are left; raises the family's timeout for the phase (`Read`, …) where none are."""
-        self._phase = phase
+    def left(self, phase: str = "") -> float | None:
+        """Seconds that are left; raises the family's timeout for the phase (`Read`, …) where none are.
+
+        Without a phase it is the one that was begun last.
+        """
+        self._phase = phase or self._phase
         left = self.remaining()
         if left == 0.0:
             raise self.timed_out()
