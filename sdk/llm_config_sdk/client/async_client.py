@@ -77,7 +77,7 @@ class AsyncConfigClient:
             server is down: a `SnapshotPolicy`, a path, or `True` for one in the user's cache directory.
         bootstrap: A file in a snapshot's format, shipped with the application, that answers when nothing
             better is known.
-        transport: Which library carries the bytes: `httpx` or `httpx2`.
+        transport: Whose exceptions stand behind errors, as `__cause__`: those of `httpx` or of `httpx2`.
         max_in_flight: Requests at once; later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
         verify: Whether certificates are checked, a path to CA certificates, or an SSL context; left out,

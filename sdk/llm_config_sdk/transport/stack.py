@@ -99,7 +99,8 @@ class StackTransport(_Stack, httpx.BaseTransport):
         max_in_flight: Exchanges at once; who comes later waits in order, within its timeout.
         keepalive_expiry: Seconds that an idle connection is kept.
         verify: Whether the server's certificate is checked, a path to CA certificates, or an SSL context.
-        family: Which library carries the bytes: `httpx` (httpcore) or `httpx2` (httpcore2).
+        family: Whose exceptions stand behind errors, as `__cause__`: `httpx` (httpcore's) or `httpx2`
+            (httpcore2's).
         max_response_bytes: Bytes of a body, on the wire and after decompression.
         trust_env: Whether proxies are taken from the environment, as it is now: `HTTP_PROXY`, `HTTPS_PROXY`,
             `ALL_PROXY` and `NO_PROXY`.
