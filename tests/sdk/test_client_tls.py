@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import socketserver
 import ssl
@@ -13,7 +14,7 @@ import pytest
 import trustme
 
 from client_faces import OWN, Face
-from llm_config_sdk import ConnectFailedError, InvalidRequestError, ResiliencePolicy
+from llm_config_sdk import ConfigClient, ConnectFailedError, InvalidRequestError, ResiliencePolicy
 from llm_config_sdk.transport import ssl_context
 
 TIMEOUT = 30  # seconds: far beyond what loopback needs
@@ -62,7 +63,8 @@ class Handler(socketserver.BaseRequestHandler):
         with wrapped, suppress(OSError):
             try:
                 wrapped.do_handshake()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
+                self.server.told.put(error.reason)
                 self.linger(wrapped)
                 return
             self.pass_on(wrapped)
@@ -98,6 +100,7 @@ class Terminator(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.context = context
         self.behind = behind
+        self.told = queue.SimpleQueue()  # what ended its handshakes
         self.url = f"https://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address):
@@ -188,6 +191,15 @@ def test_an_authority_that_is_not_trusted_is_refused(connect, serve, stranger, f
         error = refusal(connect(server, verify=verify))
         assert "self-signed" in error.message or "issuer" in error.message
         assert "LLM_CONFIG_CA_BUNDLE" in error.hint
+
+
+@pytest.mark.parametrize("family", ["httpx", "httpx2"])
+def test_a_server_can_log_why_its_certificate_was_refused(serve, stranger, files, family):
+    """By sync code; anyio keeps it to itself."""
+    server = serve(issuer=stranger)
+    with ConfigClient(server.url, verify=files / "ca.pem", transport=family, trust_env=False) as client:
+        refusal(client)
+    assert server.told.get(timeout=TIMEOUT) == "TLSV1_ALERT_UNKNOWN_CA"
 
 
 def test_who_asks_for_it_checks_nothing(connect, serve, stranger):

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import traceback
 from contextlib import suppress
 
 import anyio
@@ -140,6 +141,37 @@ def test_a_timeout_throws_the_connection_away_and_frees_the_slot(wire, server):
         with pytest.raises(RequestTimeoutError):
             wire.send(health(server), 0.05)
     assert (wire.idle, wire.free) == (0, 2)
+
+
+@pytest.mark.parametrize("forever", [None, 1e7, 1e300, float("inf")])
+def test_a_timeout_may_be_longer_than_the_system_counts(wire, server, forever):
+    assert [wire.send(health(server), forever).status for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize("step", [hang(), reset(), close(), respond(200, b"x" * 9)], ids=repr)
+def test_no_frame_behind_an_error_leads_to_what_was_sent(face, server, step):
+    """Debuggers climb from a frame to its callers, and those live as long as the error does."""
+    wire = Wire(face, max_response_bytes=8)
+    request = WireRequest("PUT", Endpoint.parse(server.url), "/health", {}, b"t0k3n")
+    server.script("*", step)
+    with pytest.raises((TransportError, ResponseDecodeError)) as caught:
+        wire.send(request, 0.1)
+    held = [repr(value) for frame in frames_behind(caught.value) for value in frame.f_locals.values()]
+    assert held
+    assert not [each for each in held if "t0k3n" in each]
+
+
+def frames_behind(error):
+    """Find all frames that lead from an error, and from those behind it, to the one that handles it."""
+    found = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            climbing = frame
+            while climbing is not None and climbing.f_code.co_filename != __file__:
+                found.append(climbing)
+                climbing = climbing.f_back
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def test_what_is_too_large_is_not_read_to_its_end(face, server):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import anyio
+
+_LONGEST: Final = 1e6  # seconds, eleven days; the operating system counts milliseconds, and not for ever
 
 
 class Limit(Protocol):
@@ -20,14 +22,14 @@ class Deadline:
 
     Args:
         family: `httpcore` or `httpcore2`, for its timeout exceptions.
-        timeout: Seconds from now; `None` for as long as it takes.
+        timeout: Seconds from now; `None`, and more than eleven days, for as long as it takes.
     """
 
     __slots__ = ("_at", "_family", "_phase")
 
     def __init__(self, family: Any, timeout: float | None) -> None:
         self._family = family
-        self._at = None if timeout is None else time.monotonic() + timeout
+        self._at = None if timeout is None or timeout > _LONGEST else time.monotonic() + timeout
         self._phase = "Pool"
 
     def __enter__(self) -> None:

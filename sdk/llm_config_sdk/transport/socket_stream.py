@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 _RECORDS: Final = 64 * 1024  # bytes that TLS takes from below at once
-_LONGEST_WAIT: Final = 3600.0  # seconds; the operating system counts milliseconds, and not for ever
 
 
 class SocketStream:
@@ -172,6 +171,10 @@ class TlsStream:
                 return step(*given)
             except ssl.SSLWantReadError:
                 pass
+            except ssl.SSLError:
+                with contextlib.suppress(Exception):
+                    self._flush(deadline)  # an alert: the other side is told what was wrong
+                raise
             self._flush(deadline)
             self._receive(deadline)
 
@@ -190,5 +193,5 @@ class TlsStream:
 def _wait(ready: select.poll, deadline: Limit, phase: str) -> None:
     while True:
         left = deadline.left(phase)
-        if ready.poll(None if left is None else min(left, _LONGEST_WAIT) * 1000):
+        if ready.poll(None if left is None else left * 1000):
             return
