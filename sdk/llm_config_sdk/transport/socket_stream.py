@@ -13,6 +13,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from llm_config_sdk.transport.lookups import LOOK_UPS
 from llm_config_sdk.transport.tls import holds_back
 
 if TYPE_CHECKING:
@@ -48,10 +49,9 @@ class SocketStream:
     def connect(cls, host: str, port: int, family: Any, deadline: Limit) -> SocketStream:
         """Try the host's addresses in turn; each has its share of the time, and none more than is left."""
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = LOOK_UPS.addresses_of(host, port, deadline)
         except UnicodeError as error:  # a part of the name is empty, or longer than the DNS allows
             raise family.ConnectError(error) from error
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
             left = deadline.left("Connect")
             share = None if left is None else left / (others + 1)
