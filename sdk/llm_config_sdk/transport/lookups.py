@@ -16,8 +16,6 @@ from llm_config_resilience.locks import new_lock, renew_in_child
 if TYPE_CHECKING:
     from llm_config_sdk.transport.deadline import Limit
 
-_LONGEST_WAIT: Final = 3600.0  # seconds; threading cannot wait for ever
-
 
 class _LookUp:
     """One that is under way, or over."""
@@ -57,8 +55,7 @@ class LookUps:
             pass
         look_up = self._joined(host, port)
         while not look_up.over.is_set():
-            left = deadline.left("Connect")
-            look_up.over.wait(_LONGEST_WAIT if left is None else min(left, _LONGEST_WAIT))
+            look_up.over.wait(deadline.left("Connect"))
         if look_up.error is not None:
             raise copy.copy(look_up.error)  # others raise it, too
         return look_up.addresses
