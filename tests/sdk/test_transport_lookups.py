@@ -15,6 +15,7 @@ from llm_config_sdk.transport.lookups import LookUps
 
 AMPLE = 10.0  # seconds, far more than is needed
 NAME = "config.example.com"
+HERE = [(socket.AF_INET, ("127.0.0.1", 80))]
 
 
 class NameServer:
@@ -23,7 +24,6 @@ class NameServer:
     def __init__(self, monkeypatch):
         self.asked = 0
         self.answers = threading.Event()
-        self.found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
         self.error = None
         self.system = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self.getaddrinfo)
@@ -35,7 +35,7 @@ class NameServer:
         self.answers.wait(AMPLE)
         if self.error is not None:
             raise self.error
-        return self.found
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_deadline_holds_while_a_name_is_looked_up(names, server):
 
 
 def test_all_who_ask_at_once_ask_once(names):
-    assert crowd(8, names) == [["127.0.0.1"]] * 8
+    assert crowd(8, names) == [HERE] * 8
     assert names.asked == 1
 
 
@@ -126,7 +126,7 @@ def test_who_asks_later_has_a_new_answer(names):
     names.answers.set()
     look_ups = LookUps()
     for _ in range(2):
-        assert look_ups.addresses_of(NAME, 80, Patient()) == ["127.0.0.1"]
+        assert look_ups.addresses_of(NAME, 80, Patient()) == HERE
     assert names.asked == 2
 
 
@@ -136,13 +136,14 @@ def test_without_another_thread_the_caller_looks_up_itself(names, monkeypatch):
 
     names.answers.set()
     monkeypatch.setattr(threading.Thread, "start", no_more)
-    assert LookUps().addresses_of(NAME, 80, Patient()) == ["127.0.0.1"]
+    assert LookUps().addresses_of(NAME, 80, Patient()) == HERE
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_an_address_needs_no_looking_up(names, monkeypatch, address):
     monkeypatch.setattr(threading.Thread, "start", None)
-    assert LookUps().addresses_of(address, 80, Patient()) == [address]
+    ((_, found),) = LookUps().addresses_of(address, 80, Patient())
+    assert found[:2] == (address, 80)
     assert names.asked == 0
 
 
@@ -156,7 +157,7 @@ def test_who_was_interrupted_leaves_nobody_waiting(names, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             look_ups.addresses_of(NAME, 80, Patient())
     names.answers.set()
-    assert look_ups.addresses_of(NAME, 80, Patient()) == ["127.0.0.1"]
+    assert look_ups.addresses_of(NAME, 80, Patient()) == HERE
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")

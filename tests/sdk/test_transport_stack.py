@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import traceback
 from contextlib import suppress
 
 import anyio
-import httpcore
 import httpx
 import pytest
 from anyio.abc import SocketAttribute
@@ -31,11 +29,9 @@ from llm_config_sdk import (
     TransportError,
 )
 from llm_config_sdk.transport import Endpoint, WireRequest, stack as stack_module
-from llm_config_sdk.transport.deadline import Deadline
 from llm_config_sdk.transport.exchange import ReplyReader
 from llm_config_sdk.transport.mounted import from_httpx
 from llm_config_sdk.transport.pool import Pool
-from llm_config_sdk.transport.socket_stream import SocketStream
 
 AMPLE = 5.0  # seconds
 
@@ -406,29 +402,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 # --- Connecting, and what a caller is handling meanwhile ------------------------------------------
-
-
-def test_a_hosts_addresses_share_what_is_left_of_the_time(monkeypatch):
-    found = [(2, 1, 6, "", (f"127.0.0.{number}", 9)) for number in range(1, 5)]
-    given = []
-
-    def never(_address, timeout):
-        given.append(timeout)
-        raise TimeoutError
-
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    monkeypatch.setattr(socket, "create_connection", never)
-    with pytest.raises(httpcore.ConnectTimeout):
-        SocketStream.connect("many", 9, httpcore, Deadline(httpcore, 12.0))
-    assert given == [pytest.approx(share, abs=0.5) for share in (3, 4, 6, 12)]
-
-
-def test_a_dead_address_leads_on_to_the_next(server, monkeypatch):
-    found = [(2, 1, 6, "", (host, server.port)) for host in ("127.0.0.9", "127.0.0.1")]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    transport = StackTransport()
-    assert transport.send(health(server), AMPLE).status == 200
-    transport.close()
 
 
 def test_what_a_caller_is_handling_says_nothing_of_an_exchange(wire, server):

@@ -15,6 +15,7 @@ from llm_config_resilience.locks import new_lock, renew_in_child
 
 if TYPE_CHECKING:
     from llm_config_sdk.transport.deadline import Limit
+    from llm_config_sdk.transport.dialing import Address
 
 
 class _LookUp:
@@ -24,7 +25,7 @@ class _LookUp:
 
     def __init__(self) -> None:
         self.over = threading.Event()
-        self.addresses: list[str] = []
+        self.addresses: list[Address] = []
         self.error: Exception | None = None
 
 
@@ -36,7 +37,7 @@ class LookUps:
         self._lock = new_lock()
         renew_in_child(self)
 
-    def addresses_of(self, host: str, port: int, deadline: Limit) -> list[str]:
+    def addresses_of(self, host: str, port: int, deadline: Limit) -> list[Address]:
         """Find a host's addresses, each once, best first.
 
         Args:
@@ -55,7 +56,8 @@ class LookUps:
             pass
         look_up = self._joined(host, port)
         while not look_up.over.is_set():
-            look_up.over.wait(deadline.left("Connect"))
+            left = deadline.left("Connect")
+            look_up.over.wait(left)
         if look_up.error is not None:
             raise copy.copy(look_up.error)  # others raise it, too
         return look_up.addresses
@@ -96,9 +98,9 @@ class LookUps:
         look_up.over.set()
 
 
-def _ask(host: str, port: int, flags: int = 0) -> list[str]:
+def _ask(host: str, port: int, flags: int = 0) -> list[Address]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys((int(family), target) for family, *_, target in found))
 
 
 LOOK_UPS: Final = LookUps()

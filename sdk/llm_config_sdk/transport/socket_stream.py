@@ -13,6 +13,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from llm_config_sdk.transport.dialing import dial
 from llm_config_sdk.transport.lookups import LOOK_UPS
 from llm_config_sdk.transport.tls import holds_back
 
@@ -30,14 +31,13 @@ class SocketStream:
     """A connected socket.
 
     Args:
-        connected: The socket; it is the stream's from here on.
+        connected: The socket, which does not block; it is the stream's from here on.
         family: `httpcore` or `httpcore2`, whose exceptions it raises.
     """
 
     __slots__ = ("_family", "_readable", "_socket")
 
     def __init__(self, connected: socket.socket, family: Any) -> None:
-        connected.setblocking(False)
         with contextlib.suppress(OSError):  # macOS refuses where the other side has gone: reading tells it
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connected
@@ -47,21 +47,17 @@ class SocketStream:
 
     @classmethod
     def connect(cls, host: str, port: int, family: Any, deadline: Limit) -> SocketStream:
-        """Try the host's addresses in turn; each has its share of the time, and none more than is left."""
+        """Look the host up, and connect to the address of it that answers first."""
         try:
             addresses = LOOK_UPS.addresses_of(host, port, deadline)
         except UnicodeError as error:  # a part of the name is empty, or longer than the DNS allows
             raise family.ConnectError(error) from error
-        for others, address in zip(reversed(range(len(addresses))), addresses, strict=True):
-            left = deadline.left("Connect")
-            share = None if left is None else left / (others + 1)
-            try:
-                return cls(socket.create_connection((address, port), share), family)
-            except OSError as error:
-                if not others:
-                    late = isinstance(error, TimeoutError)
-                    raise (family.ConnectTimeout if late else family.ConnectError)(error) from error
-        raise family.ConnectError(f"{host} has no address")
+        try:
+            return cls(dial(addresses, deadline), family)
+        except TimeoutError as error:
+            raise family.ConnectTimeout(error) from error
+        except OSError as error:
+            raise family.ConnectError(error) from error
 
     def start_tls(self, context: ssl.SSLContext, host: str, deadline: Limit) -> TlsStream:
         """Encrypt from here on."""
