@@ -210,7 +210,7 @@ def test_a_callback_is_told_in_the_background_and_may_fail(server, put, caplog):
 
     with as_admin(server) as client:
         client.on_change(callback, NAMESPACE, "model", interval=0.01)
-        server.journal.wait_for(1)
+        server.journal.wait_for(2)  # then the first look is over
         put("model", "gpt-5")
         assert heard.get(timeout=30) == ("updated", "gpt-5")
         put("model", "gpt-6")
