@@ -7,8 +7,8 @@ One sync client in threads and one async client in tasks read, write, watch, run
 cancelled, while a server in a process of its own breaks a third of the answers and goes away now and then.
 What is bounded is filled first: each client writes until it remembers as many writes for an audit as it ever
 will, and the parser of JSON reads as many short strings as it ever keeps. Then what this process holds is
-looked at every second. It fails if memory or what Python has allocated grows, by a line fitted to what is
-seen in the second half, or if descriptors, threads or slots are not back when the load is over.
+looked at every second. It fails if memory or what Python has allocated grows, by a line fitted to the least
+of each spell in the second half, or if descriptors, threads or slots are not back when the load is over.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
 SECONDS: Final = 600.0
 WARM_UP: Final = 1 / 2  # of the time: until allocators have once held the most that they ever will
+SPELL: Final = 20.0  # seconds; in each there are moments with few calls in flight, whose blocks are thousands
 SPANS: Final = 6  # parts of the time whose medians are told
 LIMITS: Final = {  # what may be gained in a minute, which has 10,000 calls or more
     "memory": 0.5,  # MiB: 50 bytes a call
@@ -282,9 +285,10 @@ def is_no_more_than(before: Sample) -> bool:
 
 
 def growth(samples: Sequence[Sample], name: str) -> float:
-    """How much of a figure is gained in a minute, by a line fitted to the samples."""
-    times, figures = [it.at for it in samples], [getattr(it, name) for it in samples]
-    return 60 * statistics.linear_regression(times, figures).slope
+    """How much of a figure is gained in a minute, by a line fitted to the least of each spell."""
+    figure = attrgetter(name)
+    least = [min(spell, key=figure) for _, spell in groupby(samples, lambda it: it.at // SPELL)]
+    return 60 * statistics.linear_regression([it.at for it in least], list(map(figure, least))).slope
 
 
 def table(samples: Sequence[Sample]) -> str:
@@ -336,7 +340,7 @@ def soak(seconds: float) -> list[str]:
         after = sample(0.0)
     wrong += [f"a call ended with {failed!r}" for failed in load.broken]
     warm = [it for it in samples if it.at >= WARM_UP * seconds]
-    if len(warm) < 2:
+    if not warm or warm[-1].at - warm[0].at < SPELL:
         return [*wrong, "too short to fit a line"]
     gained = {name: growth(warm, name) for name in LIMITS}
     wrong += [

@@ -20,3 +20,12 @@ def test_what_grows_is_told_from_what_goes_up_and_down(name, limits):
     grown = limits * limit
     figures = [100 + limit * (at % 7) / 7 + grown * at / 60 for at in TIMES]
     assert growth(of(name, figures), name) == pytest.approx(grown, abs=limit / 10)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_more_calls_in_flight_are_no_growth(name):
+    limit = LIMITS[name]
+    figures = [
+        100 + (limit * at / 60 if at % 9 else 0) for at in TIMES
+    ]  # the server is away every nine seconds
+    assert growth(of(name, figures), name) == pytest.approx(0.0, abs=limit / 10)
