@@ -96,7 +96,10 @@ TARGETS: Final = (
     ),
     Target("resilience/llm_config_resilience/strategies/circuit.py", BREAKER_TESTS),
     Target("resilience/llm_config_resilience/strategies/circuit_breaker.py", BREAKER_TESTS),
-    Target("resilience/llm_config_resilience/strategies/failure_runs.py", BREAKER_TESTS),
+    Target(
+        "resilience/llm_config_resilience/strategies/failure_runs.py",
+        ("tests/resilience/test_failure_runs.py", *BREAKER_TESTS),
+    ),
     Target(
         "resilience/llm_config_resilience/strategies/retry.py",
         (
