@@ -142,11 +142,11 @@ class Detach:
     Args:
         within: Seconds to wait for the outcome before answering: 0 is
             stale-while-revalidate, more is stale-if-slow.
-        instead: The answer when that is not enough.
+        instead: The answer when that is not enough, or what makes it then; `None` of it waits on.
     """
 
     within: float
-    instead: Return
+    instead: Return | Callable[[], Return | None]
 
 
 Directive: TypeAlias = Return | Again | Wait | Park | Call | Raise | Detach

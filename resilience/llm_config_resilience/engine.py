@@ -343,17 +343,35 @@ def parked(asked: Park, ctx: Context, at: int, *, opened: bool) -> Directive | N
     return Raise(error)
 
 
-def landed(asked: Detach, flight: Flight | None, ctx: Context) -> Directive:
-    """Answer with the outcome of detached work if there is one, or without it."""
-    if flight is None or flight.abandoned:
-        return asked.instead
+def landed(asked: Detach, flight: Flight | None, ctx: Context) -> Directive | None:
+    """Answer with the outcome of detached work if there is one, or without it; wait on if that cannot be."""
+    if flight is not None and (flight.landed or flight.error is not None) and not flight.abandoned:
+        return brought(flight, ctx)
+    instead = asked.instead if isinstance(asked.instead, Return) else asked.instead()
+    if flight is None:
+        return instead
+    if instead is None:
+        return Park(
+            flight.gate,
+            then=lambda ctx, _: brought(flight, ctx),
+            orelse=lambda _, __, error: given_up(flight, error),
+        )
+    flight.abandoned = True
+    return instead
+
+
+def brought(flight: Flight, ctx: Context) -> Directive:
+    """Answer with the outcome of detached work."""
     if flight.error is not None:
         return Raise(flight.error)
-    if not flight.landed:
-        flight.abandoned = True
-        return asked.instead
     ctx.join(flight.branch)
     return Return(flight.value, degraded=ctx.degraded, source=ctx.source, error=ctx.error)
+
+
+def given_up(flight: Flight, error: Exception) -> Directive:
+    """Wait for detached work no longer."""
+    flight.abandoned = True
+    return Raise(error)
 
 
 def lost(route: Route, flight: Flight, error: Exception) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from llm_config_resilience import (
     CacheFallback,
+    DeadlineExceededError,
     Entry,
     Fallback,
     ManualClock,
@@ -14,6 +15,7 @@ from llm_config_resilience import (
     Pipeline,
     RejectedError,
     Retry,
+    Timeout,
 )
 
 
@@ -146,6 +148,116 @@ def test_a_stale_entry_stands_in_for_a_slow_answer_which_still_renews_it(loop, c
     slow, fresh = loop.run(main)
     assert (slow.value, slow.source, slow.degraded) == (1, "stale", True)
     assert (fresh.value, fresh.source) == (2, "cache")
+
+
+class Remote(MemoryStore):
+    """A store that is somewhere else."""
+
+    local = False
+
+
+class Frail(MemoryStore):
+    """A store that answers once, and then no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.answers = 2
+
+    def get(self, key):
+        self.answers -= 1
+        if self.answers < 0:
+            raise ConnectionError("gone")
+        return super().get(key)
+
+
+@pytest.mark.parametrize("store", [MemoryStore, Remote])
+def test_what_is_known_to_be_gone_when_a_call_fails_does_not_stand_in(colour, clock, script, store):
+    pipeline = cached(clock, store=store(), stale_if_error=100)
+    colour.call(pipeline, script("one"), "k")
+    clock.advance(20)
+
+    def fail(key):
+        pipeline.layers[0].forget(key)  # as another call does, which learns that it is gone
+        raise OSError("down")
+
+    with pytest.raises(OSError, match="down"):
+        colour.call(pipeline, fail, "k")
+
+
+@pytest.mark.parametrize("store", [MemoryStore, Remote])
+def test_what_another_call_has_brought_meanwhile_stands_in(colour, clock, script, store):
+    kept = store()
+    pipeline = cached(clock, store=kept, stale_if_error=100)
+    colour.call(pipeline, script("one"), "k")
+    clock.advance(20)
+
+    def fail(key):
+        kept.set(key, Entry("two", clock.monotonic() if kept.local else clock.time()), 110)
+        raise OSError("down")
+
+    answer = colour.answer(pipeline, fail, "k")
+    assert (answer.value, answer.source, answer.degraded, answer.age) == ("two", "stale", True, 0)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_what_was_seen_stands_in_where_the_store_no_longer_answers(colour, clock, script, events, is_local):
+    store = Frail()
+    store.local = is_local
+    pipeline = cached(clock, [events.append], store=store, stale_if_error=100)
+    colour.call(pipeline, script("one"), "k")
+    clock.advance(20)
+    assert colour.call(pipeline, script(OSError("down")), "k") == "one"
+    assert [event.kind for event in events] == ["cache_failed", "served_stale"]
+
+
+@pytest.mark.parametrize("ending", [2, OSError("down")], ids=repr)
+def test_who_is_slow_is_waited_for_where_the_entry_is_gone_meanwhile(loop, clock, ending):
+    pipeline, calls = cached(clock, stale_if_error=100, stale_if_slow=2), []
+
+    async def main():
+        async def work(key):
+            calls.append(key)
+            if len(calls) == 1:
+                return 1
+            await clock.sleep_async(1)
+            pipeline.layers[0].forget(key)
+            await clock.sleep_async(4)
+            if isinstance(ending, OSError):
+                raise ending
+            return ending
+
+        await pipeline.call_async(work, "k")
+        clock.advance(20)
+        return await pipeline.answer_async(work, "k")
+
+    if isinstance(ending, OSError):
+        with pytest.raises(OSError, match="down"):
+            loop.run(main)
+    else:
+        began = clock.monotonic()
+        assert (loop.run(main).value, clock.monotonic() - began) == (2, 25)
+
+
+def test_who_is_slow_is_waited_for_no_longer_than_the_deadline(loop, clock):
+    pipeline = cached(clock, outer=[Timeout(3)], stale_if_error=100, stale_if_slow=2)
+
+    async def main():
+        async def quick(_key):
+            return 1
+
+        async def slow(key):
+            await clock.sleep_async(1)
+            pipeline.layers[1].forget(key)
+            await clock.sleep_async(4)
+            raise OSError("down")
+
+        await pipeline.call_async(quick, "k")
+        clock.advance(20)
+        with pytest.raises(DeadlineExceededError):
+            await pipeline.call_async(slow, "k")
+        await pipeline.drain_async()
+
+    loop.run(main)
 
 
 def test_a_quick_answer_is_waited_for(loop, clock, script):

@@ -60,7 +60,7 @@ def a_wait(draw):
         wait_incrementing(draw.uniform(0, 1), draw.uniform(0, 1)),
         wait_exponential(draw.uniform(0.1, 1), max=draw.uniform(0.2, 3)),
         wait_random_exponential(draw.uniform(0.1, 1), max=draw.uniform(0.2, 3)),
-        wait_exponential_jitter(multiplier=draw.uniform(0.1, 1), max=3),
+        wait_exponential_jitter(max=draw.uniform(1, 3)),
     ]
     return draw.choice(
         [

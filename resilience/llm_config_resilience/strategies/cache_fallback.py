@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_config_resilience.directives import Call, Detach, Directive, Return
@@ -22,11 +24,12 @@ if TYPE_CHECKING:
 class _Lookup:
     """What the cache remembers of one call."""
 
-    __slots__ = ("entry", "generation", "key", "negative_generation", "refreshing")
+    __slots__ = ("entry", "error", "generation", "key", "negative_generation", "refreshing")
 
     def __init__(self, key: Any) -> None:
         self.key = key
         self.entry: Entry | None = None
+        self.error: Exception | None = None
         self.generation: int | None = None
         self.negative_generation = 0
         self.refreshing = False
@@ -74,6 +77,7 @@ class CacheFallback(Strategy):
     seconds after `ttl` it stands in when what is inside fails for want of an answer, and, with
     `stale_if_slow`, when nothing has come within so many seconds; the call goes on in the background and
     renews the entry. Such stand-ins are degraded, and `Answer.source` is `"stale"`. `Answer.age` is the age.
+    It is the entry of that moment that stands in, and none if another call has learned that it is gone.
 
     A store that fails is bypassed, with a `"cache_failed"` event. Degraded values are never stored. Where the
     store offers generations (`Generational`), an answer is not stored if the key was set or deleted while it
@@ -198,12 +202,17 @@ class CacheFallback(Strategy):
         if self._is_negative is not None and self._is_negative(error):
             self._keep_error(ctx, lookup, error)
             return None
-        entry = lookup.entry
-        if entry is None or self._age(ctx, entry) >= self.times.usable_until or not self._matches(error):
+        if lookup.entry is None or not self._matches(error):
             return None
-        age = self._age(ctx, entry)
-        ctx.emit("served_stale", at, error=error, details={"age": age})
-        return Return(entry.value, degraded=True, source="stale", age=age)
+        lookup.error = error
+        # It is looked up again: another call may have learned that it is gone, or brought a newer one.
+        if not self._store.local:
+            return Call(self._store.get, lookup.key, then=self._stand_in, orelse=self._stand_in_unseen)
+        try:
+            entry = self._store.get(lookup.key)
+        except Exception as broken:  # noqa: BLE001 - what was seen before is better than nothing
+            return self._stand_in_unseen(ctx, at, broken)
+        return self._stand_in(ctx, at, entry)
 
     def released(self, ctx: Context, at: int) -> None:
         """Let another call renew the entry."""
@@ -239,8 +248,37 @@ class CacheFallback(Strategy):
             ctx.emit("refreshing", at, details={"age": age})
             return Detach(0.0, stale)
         if times.stale_if_slow is not None and age < times.usable_until:
-            return Detach(times.stale_if_slow, Return(entry.value, degraded=True, source="stale", age=age))
+            return Detach(times.stale_if_slow, partial(self._instead, ctx, lookup))
         return None
+
+    def _stand_in(self, ctx: Context, at: int, entry: Entry | None) -> Directive | None:
+        lookup: _Lookup = ctx.slots[at]
+        error, lookup.error = lookup.error, None
+        stale = self._stale(ctx, entry)
+        if stale is not None:
+            ctx.emit("served_stale", at, error=error, details={"age": stale.age})
+        return stale
+
+    def _stand_in_unseen(self, ctx: Context, at: int, error: Exception) -> Directive | None:
+        self._bypass(ctx, at, error)
+        lookup: _Lookup = ctx.slots[at]
+        return self._stand_in(ctx, at, lookup.entry)
+
+    def _instead(self, ctx: Context, lookup: _Lookup) -> Return | None:
+        """Make the answer to a call that takes too long; `None` where there is none any more."""
+        entry = lookup.entry
+        if self._store.local:
+            with suppress(Exception):
+                entry = self._store.get(lookup.key)
+        return self._stale(ctx, entry)
+
+    def _stale(self, ctx: Context, entry: Entry | None) -> Return | None:
+        if entry is None:
+            return None
+        age = self._age(ctx, entry)
+        if age >= self.times.usable_until:
+            return None
+        return Return(entry.value, degraded=True, source="stale", age=age)
 
     def _raise_again(self, ctx: Context, lookup: _Lookup) -> None:
         lookup.negative_generation = self._negatives.generation(lookup.key)
