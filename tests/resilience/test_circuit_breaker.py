@@ -362,6 +362,17 @@ def test_a_failure_rate_trips_where_failures_never_come_in_a_row(colour, clock):
     assert breaker.state == "open"
 
 
+def test_a_failure_rate_trips_long_after_the_least_number_of_calls(colour, clock):
+    breaker = CircuitBreaker(99, failure_rate=0.5, minimum_calls=4, window=1e6)
+    pipeline = Pipeline(breaker, clock=clock)
+    for _ in range(6):
+        colour.call(pipeline, int)
+    trip(colour, pipeline, 5)
+    assert breaker.state == "closed"
+    trip(colour, pipeline, 1)
+    assert breaker.state == "open"
+
+
 def test_the_window_forgets(colour, clock):
     breaker = CircuitBreaker(failure_rate=0.5, minimum_calls=4, window=10)
     pipeline = Pipeline(breaker, clock=clock)

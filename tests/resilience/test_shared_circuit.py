@@ -192,6 +192,37 @@ def test_what_others_do_is_heard_of_again_and_again(colour, clock):
         assert colour.call(pipeline, lambda: 1) == 1
 
 
+def test_the_probes_of_others_do_not_end_an_open_circuits_own_time(colour, clock):
+    storage = Storage()
+    storage.leave.set()
+    breaker = CircuitBreaker(storage=storage, refresh_every=NEVER)
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(colour, pipeline)
+    breaker.refresh()
+    storage.said = "half-open"
+    breaker.refresh()
+    assert _retry_after(pipeline, colour) == 60
+    assert breaker.state == "open"
+
+
+def test_when_it_opened_is_written_with_open_and_with_nothing_else(colour, clock):
+    storage = Storage()
+    storage.leave.set()
+    breaker = CircuitBreaker(storage=storage, refresh_every=NEVER)
+    pipeline = Pipeline(breaker, clock=clock)
+    trip(colour, pipeline)
+    breaker.refresh()
+    opened_at, storage.when = storage.when, None
+    assert opened_at == datetime.fromtimestamp(clock.time(), UTC)
+    clock.advance(60)
+    colour.call(pipeline, int)
+    breaker.refresh()
+    assert (storage.said, storage.when) == ("half-open", None)
+    breaker.reset()
+    breaker.refresh()
+    assert (storage.said, storage.when) == ("closed", None)
+
+
 def test_a_storage_in_memory_is_told_at_once_and_without_a_thread(colour, clock, monkeypatch):
     monkeypatch.setattr("llm_config_resilience.strategies.shared_circuit.threading.Thread", refuse)
     storage = pybreaker.CircuitMemoryStorage("closed")
