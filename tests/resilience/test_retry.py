@@ -499,3 +499,14 @@ def test_a_policy_is_reloaded_and_the_budget_stays(colour, clock, script):
     with pytest.raises(OSError):
         colour.call(pipeline, fn)
     assert fn.calls == 2  # what the budget had left
+
+
+def test_another_policy_may_be_taken_and_the_one_there_is_be_read(colour, clock, script):
+    retry = Retry(STEADY)
+    assert retry.policy == STEADY
+    retry.reconfigure(RetryPolicy(2, jitter="none"))
+    assert retry.policy == RetryPolicy(2, jitter="none")
+    fn = script(*[ConnectionError()] * 9)
+    with pytest.raises(ConnectionError):
+        colour.call(Pipeline(retry, clock=clock), fn)
+    assert fn.calls == 2

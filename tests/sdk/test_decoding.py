@@ -78,6 +78,13 @@ def envelope(code, **fields):
     return {"error": body}
 
 
+@pytest.mark.parametrize(("length", "is_read"), [(256 * 1024, True), (256 * 1024 + 1, False)])
+def test_an_error_body_is_read_up_to_256_kibibytes(length, is_read):
+    body = json.dumps(envelope("CONFLICT")).encode()
+    error = decoded(409, body + b" " * (length - len(body)))
+    assert (error.request_id == "req_abc123") is is_read
+
+
 def assert_families(error, category, module):
     held = {name for name, family in CATEGORY_FAMILIES.items() if isinstance(error, family)}
     by_class = {
