@@ -5,6 +5,7 @@ Programs that switch the collector off, or freeze what they began with, have not
 
 import asyncio
 import gc
+import socket
 import weakref
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -133,3 +134,18 @@ def test_so_does_one_of_a_circuit_that_refuses(server, colour):
     policy = replace(POLICY, breaker=BreakerPolicy(failure_threshold=1))
     with server.script("*", reset(), repeat="last"):
         assert kept(server, "own httpx", colour, policy, times=2) == []
+
+
+def of_the_system():
+    return sum(issubclass(type(each), OSError) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_so_does_what_the_system_said_of_a_host_that_refuses(host):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://{host}:{nobody.getsockname()[1]}"
+        with ConfigClient(url, **options("own httpx", "sync", POLICY)) as client, no_collector():
+            before = of_the_system()
+            assert fail_sync(client, CALLS["get_config"])() is None
+            assert of_the_system() == before

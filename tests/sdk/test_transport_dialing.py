@@ -1,6 +1,7 @@
 """A host may have many addresses: one that leads nowhere costs a moment, in sync code as in async."""
 
 import errno
+import select
 import socket
 import sys
 from contextlib import ExitStack
@@ -62,6 +63,49 @@ def test_a_deadline_holds_where_all_are_silent(ask, silent):
     with pytest.raises(RequestTimeoutError, match="connecting") as caught:
         ask(silent, timeout=0.3)
     assert caught.value.never_sent
+
+
+class Hasty:
+    """A clock, a deadline 0.2 s away, and a `poll` for which nothing ever happens."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def left(self, phase):
+        if self.now >= 0.2:
+            raise httpcore.ConnectTimeout(phase)
+        return 0.2 - self.now
+
+    def register(self, *_):
+        pass
+
+    def poll(self, milliseconds):
+        self.now += milliseconds / 1000
+        return []
+
+
+def test_a_short_deadline_is_shared_so_that_each_address_has_its_turn(server, silent, monkeypatch):
+    hasty, tried, system = Hasty(), [], socket.socket
+
+    def make(*kind):
+        tried.append(hasty.now)
+        return system(*kind)
+
+    monkeypatch.setattr(select, "poll", lambda: hasty)
+    monkeypatch.setattr(socket, "socket", make)
+    with pytest.raises(httpcore.ConnectTimeout):
+        dial([(socket.AF_INET, (silent, server.port))] * 4, hasty)
+    assert tried == pytest.approx([0.0, 0.05, 0.1, 0.15])
+    assert hasty.now == pytest.approx(0.2)
+
+
+def test_a_guard_of_connect_is_asked_for_each_address(ask, monkeypatch):
+    def guarded(_socket, address):
+        raise PermissionError(errno.EPERM, f"tests stay off the network: {address[0]}")
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    with pytest.raises(ConnectFailedError, match="not permitted"):
+        ask(NOBODY, HERE)
 
 
 def test_where_nobody_can_be_reached_each_reason_is_told_once(ask):

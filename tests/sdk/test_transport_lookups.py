@@ -1,5 +1,6 @@
 """Names of hosts are looked up within the deadline, in sync code too, where nothing interrupts the system."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -50,7 +51,7 @@ def health(server):
 
 
 def looking_up():
-    return [thread for thread in threading.enumerate() if "_run" in thread.name]
+    return [thread for thread in threading.enumerate() if thread.name == "llm-config-look-up"]
 
 
 class Patient:
@@ -130,13 +131,33 @@ def test_who_asks_later_has_a_new_answer(names):
     assert names.asked == 2
 
 
-def test_without_another_thread_the_caller_looks_up_itself(names, monkeypatch):
-    def no_more(_thread):
+@pytest.mark.parametrize("step", ["__init__", "start"])
+def test_without_another_thread_the_caller_looks_up_itself(names, monkeypatch, step):
+    def no_more(*_args, **_options):
         raise RuntimeError("can't start new thread")
 
     names.answers.set()
-    monkeypatch.setattr(threading.Thread, "start", no_more)
-    assert LookUps().addresses_of(NAME, 80, Patient()) == HERE
+    monkeypatch.setattr(threading.Thread, step, no_more)
+    look_ups = LookUps()
+    for _ in range(2):
+        assert look_ups.addresses_of(NAME, 80, Patient()) == HERE
+
+
+def test_a_system_that_has_not_what_it_takes_to_ask_has_sent_nothing(names, server):
+    names.error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    names.answers.set()
+    transport = StackTransport()
+    with pytest.raises(ConnectFailedError, match="Too many open files") as caught:
+        transport.send(health(server), AMPLE)
+    assert caught.value.never_sent
+    transport.close()
+
+
+def test_what_forbids_looking_up_is_heard_by_the_caller(names):
+    names.error = pytest.fail.Exception("no network in tests")
+    names.answers.set()
+    with pytest.raises(pytest.fail.Exception, match="no network in tests"):
+        LookUps().addresses_of(NAME, 80, Patient())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -158,6 +179,46 @@ def test_who_was_interrupted_leaves_nobody_waiting(names, monkeypatch):
             look_ups.addresses_of(NAME, 80, Patient())
     names.answers.set()
     assert look_ups.addresses_of(NAME, 80, Patient()) == HERE
+
+
+def test_who_had_joined_one_that_was_interrupted_asks_again(names, monkeypatch):
+    look_ups, patient, became, start = LookUps(), Patient(), [], threading.Thread.start
+
+    def interrupted(_thread):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        joining.start()
+        assert patient.waiting.acquire(timeout=AMPLE)
+        raise KeyboardInterrupt
+
+    joining = threading.Thread(target=lambda: became.append(look_ups.addresses_of(NAME, 80, patient)))
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        look_ups.addresses_of(NAME, 80, patient)
+    names.answers.set()
+    joining.join(AMPLE)
+    assert became == [HERE]
+
+
+def test_a_program_ends_while_a_name_is_looked_up():
+    program = """
+import socket, threading, httpcore
+from llm_config_sdk.transport.deadline import Deadline
+from llm_config_sdk.transport.lookups import LOOK_UPS
+system = socket.getaddrinfo
+
+def getaddrinfo(host, port, **options):
+    return system(host, port, **options) if options.get("flags") else threading.Event().wait()
+
+socket.getaddrinfo = getaddrinfo
+try:
+    LOOK_UPS.addresses_of("localhost", 80, Deadline(httpcore, 0.05))
+except httpcore.ConnectTimeout:
+    print("late")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert (ended.stdout, ended.stderr) == ("late\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")

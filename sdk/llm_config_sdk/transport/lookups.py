@@ -11,7 +11,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
-from llm_config_resilience.locks import new_lock, renew_in_child
+from llm_config_resilience.locks import renew_in_child
 
 if TYPE_CHECKING:
     from llm_config_sdk.transport.deadline import Limit
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class _LookUp:
-    """One that is under way, or over."""
+    """One that is under way, or over: with addresses, an error, or neither where nobody asked."""
 
     __slots__ = ("addresses", "error", "over")
 
     def __init__(self) -> None:
         self.over = threading.Event()
-        self.addresses: list[Address] = []
-        self.error: Exception | None = None
+        self.addresses: list[Address] | None = None
+        self.error: BaseException | None = None
 
 
 class LookUps:
@@ -34,7 +34,6 @@ class LookUps:
 
     def __init__(self) -> None:
         self._under_way: dict[tuple[str, int], _LookUp] = {}
-        self._lock = new_lock()
         renew_in_child(self)
 
     def addresses_of(self, host: str, port: int, deadline: Limit) -> list[Address]:
@@ -47,6 +46,7 @@ class LookUps:
 
         Raises:
             socket.gaierror: It has none, or nobody can say.
+            OSError: The system has not what it takes to ask.
             UnicodeError: A part of the name is empty, or longer than the DNS allows.
             Exception: The family's `ConnectTimeout`.
         """
@@ -54,47 +54,50 @@ class LookUps:
             return _ask(host, port, socket.AI_NUMERICHOST)
         except socket.gaierror:
             pass
-        look_up = self._joined(host, port)
-        while not look_up.over.is_set():
-            left = deadline.left("Connect")
-            look_up.over.wait(left)
-        if look_up.error is not None:
-            raise copy.copy(look_up.error)  # others raise it, too
-        return look_up.addresses
+        while True:
+            look_up = self._joined(host, port)
+            if look_up is None:
+                return _ask(host, port)
+            while not look_up.over.is_set():
+                left = deadline.left("Connect")
+                look_up.over.wait(left)
+            if look_up.error is not None:
+                raise copy.copy(look_up.error)  # others raise it, too
+            if look_up.addresses is not None:
+                return look_up.addresses
 
     def renew_after_fork(self) -> None:
         """In a forked child, ask again: who was asking is not here."""
         self._under_way = {}
 
-    def _joined(self, host: str, port: int) -> _LookUp:
-        """Join the look-up that is under way, or begin one."""
-        with self._lock:
-            look_up = self._under_way.get((host, port))
-            if look_up is not None:
-                return look_up
-            look_up = self._under_way[host, port] = _LookUp()
-        thread = threading.Thread(target=self._run, args=(look_up, host, port), daemon=True)
+    def _joined(self, host: str, port: int) -> _LookUp | None:
+        """Join the look-up that is under way, or begin one; `None` where no thread is to be had."""
+        own = _LookUp()
         try:
-            thread.start()
-        except RuntimeError:  # there can be no more threads, or no more of them as the program ends
-            self._run(look_up, host, port)
+            look_up = self._under_way.setdefault((host, port), own)
+            if look_up is own:
+                asks = threading.Thread(
+                    target=self._run, args=(own, host, port), name="llm-config-look-up", daemon=True
+                )
+                asks.start()
+        except RuntimeError:  # no more of them, or none as the program ends, or in this interpreter
+            self._end(own, host, port)
+            return None
         except BaseException:  # the caller was interrupted: nobody is to wait for what may never have begun
-            self._end(look_up, host, port)
+            self._end(own, host, port)
             raise
         return look_up
 
     def _run(self, look_up: _LookUp, host: str, port: int) -> None:
         try:
             look_up.addresses = _ask(host, port)
-        except Exception as error:  # noqa: BLE001  # whoever waits is told
+        except BaseException as error:  # noqa: BLE001  # whoever waits is told
             look_up.error = error.with_traceback(None)
-        finally:
-            self._end(look_up, host, port)
+        self._end(look_up, host, port)
 
     def _end(self, look_up: _LookUp, host: str, port: int) -> None:
-        with self._lock:
-            if self._under_way.get((host, port)) is look_up:
-                del self._under_way[host, port]
+        if self._under_way.get((host, port)) is look_up:  # no lock: to lose another's costs asking twice
+            self._under_way.pop((host, port), None)
         look_up.over.set()
 
 

@@ -74,7 +74,8 @@ _LIBRARIES: Final = frozenset(
 )
 _QUOTED: Final = ": bytearray("  # as h11 quotes what it cannot read
 _OF_THE_WIRE: Final = frozenset(
-    f"{__package__}.{name}" for name in ("anyio_stream", "connection", "deadline", "http11", "socket_stream")
+    f"{__package__}.{name}"
+    for name in ("anyio_stream", "connection", "deadline", "dialing", "http11", "lookups", "socket_stream")
 )
 _FRAMES_OF: Final = _LIBRARIES - {"builtins"} | {"asyncio", "contextlib", "outcome", "trio"}
 _CAUSES_FOLLOWED: Final = 16  # errors of a chain, groups and all, in search of what is behind them

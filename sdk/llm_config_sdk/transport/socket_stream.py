@@ -49,14 +49,12 @@ class SocketStream:
     def connect(cls, host: str, port: int, family: Any, deadline: Limit) -> SocketStream:
         """Look the host up, and connect to the address of it that answers first."""
         try:
-            addresses = LOOK_UPS.addresses_of(host, port, deadline)
-        except UnicodeError as error:  # a part of the name is empty, or longer than the DNS allows
-            raise family.ConnectError(error) from error
-        try:
-            return cls(dial(addresses, deadline), family)
+            return cls(dial(LOOK_UPS.addresses_of(host, port, deadline), deadline), family)
+        except socket.gaierror:  # which is told as what it is
+            raise
         except TimeoutError as error:
             raise family.ConnectTimeout(error) from error
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise family.ConnectError(error) from error
 
     def start_tls(self, context: ssl.SSLContext, host: str, deadline: Limit) -> TlsStream:
