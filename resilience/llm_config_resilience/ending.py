@@ -26,12 +26,14 @@ def succeeded(ctx: Context, _at: int, _value: Any) -> None:
 
 def failed(ctx: Context, _at: int, error: Exception) -> None:
     """Tell of the error that the caller gets."""
-    ctx.emit("failed", error=error, details={"seconds": _seconds(ctx), "calls": ctx.calls})
+    if ctx.listeners:
+        ctx.emit("failed", error=error, details={"seconds": _seconds(ctx), "calls": ctx.calls})
 
 
 def cancelled(ctx: Context, _at: int) -> None:
     """Tell that nobody waits any more."""
-    ctx.emit("cancelled", details={"seconds": _seconds(ctx), "calls": ctx.calls})
+    if ctx.listeners:
+        ctx.emit("cancelled", details={"seconds": _seconds(ctx), "calls": ctx.calls})
 
 
 def _seconds(ctx: Context) -> float | None:

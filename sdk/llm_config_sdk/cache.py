@@ -102,6 +102,10 @@ class EntryCache:
         """Look up an entry of any age."""
         return self._entries.get(key)
 
+    def is_fresh(self, kept: Entry) -> bool:
+        """Whether an entry may be served without asking."""
+        return self._now() - kept.stored_at < self._ttl
+
     def set(self, key: Key, entry: Entry, keep: float) -> None:
         """Keep what was fetched, unless a write has overtaken it; marked as coming from here."""
         del keep  # age is judged when it is read, and space is bounded by the count
@@ -229,9 +233,9 @@ class SecondLook(FirstLook):
     """
 
     def get(self, key: Key) -> Entry | None:
-        """Look up an entry of any age, as one that another caller fetched."""
+        """Look up an entry that another caller has fetched; an older one is of no use here."""
         found = self._cache.get(key)
-        if found is None:
+        if found is None or not self._cache.is_fresh(found):
             return None
         return Entry(Fetched(found.value, self._cache.writes, is_shared=True), found.stored_at)
 

@@ -10,7 +10,6 @@ Secrets are left out, unless a key is given to encrypt them with.
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import logging
@@ -381,9 +380,10 @@ def _digest(body: dict[str, Any]) -> str:
 
 def _sweep(path: Path) -> None:
     """Remove what processes left that were killed while they wrote: they hold the lock no more."""
-    for left in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*"):
-        with contextlib.suppress(OSError):
-            left.unlink()
+    for left in path.parent.iterdir():
+        if left.name.startswith(_temporary_prefix(path)):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def _temporary_prefix(path: Path) -> str:

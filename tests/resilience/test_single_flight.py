@@ -30,7 +30,7 @@ from resilience.crowds import PATIENCE, Crowd, frees_at_once, until
 
 def aboard(flights):
     """How many calls are in the air or wait for one."""
-    return sum(1 + len(flight.waiting) for flight in list(flights._flights.values()))
+    return sum(1 + len(flight.waiting or ()) for flight in list(flights._flights.values()))
 
 
 def fly(crowd, count, *layers, call="call"):

@@ -226,9 +226,9 @@ def test_whoever_comes_first_is_served_first():
     assert pool.take(threading.Event) is None
     first, second = pool.take(threading.Event), pool.take(threading.Event)
     pool.give_back()
-    assert (first.event.is_set(), second.event.is_set()) == (True, False)
+    assert (first.is_set(), second.is_set()) == (True, False)
     pool.give_back()
-    assert second.event.is_set()
+    assert second.is_set()
 
 
 def test_a_slot_that_was_handed_to_somebody_who_left_is_passed_on():
@@ -237,7 +237,7 @@ def test_a_slot_that_was_handed_to_somebody_who_left_is_passed_on():
     first, second = pool.take(threading.Event), pool.take(threading.Event)
     pool.give_back()
     pool.leave(first)
-    assert second.event.is_set()
+    assert second.is_set()
     pool.leave(second)
     assert pool.take(threading.Event) is None
 

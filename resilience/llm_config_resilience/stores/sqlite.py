@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import sqlite3
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from llm_config_resilience.stores.codec import Codec, JsonCodec, asked_in_async,
 from llm_config_resilience.stores.store import Entry
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Generator
 
 T = TypeVar("T")
@@ -163,6 +163,8 @@ class SqliteStore:
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with the file; if it turns out damaged, with a new one."""
+        import sqlite3  # noqa: PLC0415 - few need it, and all would wait for it
+
         with self._locked():
             try:
                 return work(self._connect())
@@ -183,6 +185,8 @@ class SqliteStore:
 
     def _connect(self) -> sqlite3.Connection:
         """Return the connection to the file that is there now."""
+        import sqlite3  # noqa: PLC0415 - as above
+
         if self._pid != os.getpid():
             if self._db is not None:
                 self._inherited.append(self._db)
@@ -273,5 +277,5 @@ class SqliteStore:
     def _disconnect(self) -> None:
         if self._db is not None:
             db, self._db = self._db, None
-            with suppress(sqlite3.Error):
+            with suppress(db.Error):
                 db.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,26 +44,21 @@ class CacheTimes:
     stale_if_error: float = 0.0
     stale_if_slow: float | None = None
     negative_ttl: float = 0.0
+    #: The age from which an entry is no longer served while it is renewed.
+    revalidate_until: float = field(init=False, repr=False, compare=False)
+    #: The age from which an entry does not stand in for anything.
+    usable_until: float = field(init=False, repr=False, compare=False)
+    #: The age from which an entry is of no use.
+    keep: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.negative_ttl)
         if min(times) < 0 or (self.stale_if_slow or 0) < 0:
             raise ValueError("times are 0 seconds or more")
-
-    @property
-    def revalidate_until(self) -> float:
-        """The age from which an entry is no longer served while it is renewed."""
-        return self.ttl + self.stale_while_revalidate
-
-    @property
-    def usable_until(self) -> float:
-        """The age from which an entry does not stand in for anything."""
-        return self.ttl + self.stale_if_error
-
-    @property
-    def keep(self) -> float:
-        """The age from which an entry is of no use."""
-        return max(self.revalidate_until, self.usable_until)
+        settle = partial(object.__setattr__, self)  # it is frozen, and every call asks for these
+        settle("revalidate_until", self.ttl + self.stale_while_revalidate)
+        settle("usable_until", self.ttl + self.stale_if_error)
+        settle("keep", max(self.revalidate_until, self.usable_until))
 
 
 class CacheFallback(Strategy):
@@ -124,7 +119,8 @@ class CacheFallback(Strategy):
             ttl, stale_while_revalidate, stale_if_error, stale_if_slow, negative_ttl
         )
         self._store = store
-        self._versions = store if store.local and isinstance(store, Generational) else None
+        self._is_local = store.local
+        self._versions = store if self._is_local and isinstance(store, Generational) else None
         self._key = key
         self._matches = matcher(on)
         self._is_negative = None if negative_on is None else matcher(negative_on)
@@ -161,11 +157,12 @@ class CacheFallback(Strategy):
 
     def before(self, ctx: Context, at: int) -> Directive | None:
         """Look the key up."""
-        key = self.key_of(*ctx.args, **ctx.kwargs)
+        # Without keywords there is no dictionary to copy.
+        key = self.key_of(*ctx.args, **ctx.kwargs) if ctx.kwargs else self.key_of(*ctx.args)
         ctx.slots[at] = lookup = _Lookup(key)
         if self._is_negative is not None:
             self._raise_again(ctx, lookup)
-        if not self._store.local:
+        if not self._is_local:
             return Call(self._store.get, key, then=self._judge, orelse=self._bypass)
         try:
             if self._versions is not None:
@@ -178,13 +175,14 @@ class CacheFallback(Strategy):
     def succeeded(self, ctx: Context, at: int, value: Any) -> Directive | None:
         """Store an answer that is first hand."""
         lookup: _Lookup = ctx.slots[at]
-        self._refreshed(lookup)
+        if lookup.refreshing:
+            self._refreshed(lookup)
         if ctx.degraded:
             return None
         if self._is_negative is not None:
             self._negatives.delete(lookup.key)
         entry, keep = Entry(value, self._now(ctx)), self.times.keep
-        if not self._store.local:
+        if not self._is_local:
             return Call(self._store.set, lookup.key, entry, keep, then=_pass_on, orelse=self._bypass)
         try:
             if self._versions is not None and lookup.generation is not None:
@@ -198,7 +196,8 @@ class CacheFallback(Strategy):
     def failed(self, ctx: Context, at: int, error: Exception) -> Directive | None:
         """Let a stale entry stand in; keep an error that is an answer."""
         lookup: _Lookup = ctx.slots[at]
-        self._refreshed(lookup)
+        if lookup.refreshing:
+            self._refreshed(lookup)
         if self._is_negative is not None and self._is_negative(error):
             self._keep_error(ctx, lookup, error)
             return None
@@ -206,7 +205,7 @@ class CacheFallback(Strategy):
             return None
         lookup.error = error
         # It is looked up again: another call may have learned that it is gone, or brought a newer one.
-        if not self._store.local:
+        if not self._is_local:
             return Call(self._store.get, lookup.key, then=self._stand_in, orelse=self._stand_in_unseen)
         try:
             entry = self._store.get(lookup.key)
@@ -216,8 +215,9 @@ class CacheFallback(Strategy):
 
     def released(self, ctx: Context, at: int) -> None:
         """Let another call renew the entry."""
-        if ctx.slots[at] is not None:
-            self._refreshed(ctx.slots[at])
+        lookup: _Lookup | None = ctx.slots[at]
+        if lookup is not None and lookup.refreshing:
+            self._refreshed(lookup)
 
     def renew_after_fork(self) -> None:
         """In a forked child, renew what the parent was renewing: its threads are not here."""
@@ -267,7 +267,7 @@ class CacheFallback(Strategy):
     def _instead(self, ctx: Context, lookup: _Lookup) -> Return | None:
         """Make the answer to a call that takes too long; `None` where there is none any more."""
         entry = lookup.entry
-        if self._store.local:
+        if self._is_local:
             with suppress(Exception):
                 entry = self._store.get(lookup.key)
         return self._stale(ctx, entry)
@@ -305,13 +305,12 @@ class CacheFallback(Strategy):
             return True
 
     def _refreshed(self, lookup: _Lookup) -> None:
-        if lookup.refreshing:
-            lookup.refreshing = False
-            with self._lock:
-                self._refreshing.discard(lookup.key)
+        lookup.refreshing = False
+        with self._lock:
+            self._refreshing.discard(lookup.key)
 
     def _now(self, ctx: Context) -> float:
-        return ctx.now() if self._store.local else ctx.clock.time()
+        return ctx.pipeline.now() if self._is_local else ctx.clock.time()
 
     def _age(self, ctx: Context, entry: Entry) -> float:
         # The wall clock of a shared store may be stepped back: an entry from the future is as suspicious as

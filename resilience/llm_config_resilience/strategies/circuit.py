@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from llm_config_resilience.errors import without_frames
 from llm_config_resilience.locks import new_lock
@@ -61,8 +61,7 @@ class Admission:
         self.calls: int = calls
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """No leave to pass, for so many seconds (`None`: until somebody resets the circuit)."""
 
     state: CircuitState

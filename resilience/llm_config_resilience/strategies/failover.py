@@ -28,7 +28,7 @@ class _Tour:
         self.args = args
         self.order = order
         self.index = 0
-        self.failures: list[tuple[Any, Exception]] = []
+        self.failures: tuple[tuple[Any, Exception], ...] = ()
 
     @property
     def place(self) -> int:
@@ -161,7 +161,7 @@ class Failover(Strategy):
             self._end_probe(tour)
         else:
             self._count_failure(ctx, at, error)
-        tour.failures.append((ctx.target, error))
+        tour.failures += ((ctx.target, error),)
         if tour.index + 1 < len(tour.order) and not ctx.expired():
             tour.index += 1
             self._aim(ctx, tour)

@@ -41,7 +41,8 @@ class _Flight:
 
     def __init__(self, key: Any) -> None:
         self.key = key
-        self.waiting: OrderedDict[_Seat, None] = OrderedDict()
+        #: Made for the first who joins: most flights have one seat alone.
+        self.waiting: OrderedDict[_Seat, None] | None = None
         self.value: Any = None
         self.error: Exception | None = None
         #: How the value came about, on a context of nobody's.
@@ -100,6 +101,8 @@ class SingleFlight(Strategy):
             if _is_inside(ctx, flight):
                 return None
             ctx.slots[at] = seat = _Seat(flight, leads=False)
+            if flight.waiting is None:
+                flight.waiting = OrderedDict()
             flight.waiting[seat] = None
         ctx.emit("joined", at)
         return Park(seat.gate, then=self._arrive)
@@ -131,7 +134,8 @@ class SingleFlight(Strategy):
         flight = seat.flight
         with self._lock:
             if not seat.leads:
-                flight.waiting.pop(seat, None)
+                if flight.waiting:
+                    flight.waiting.pop(seat, None)
                 return
             if not flight.waiting:
                 self._end(flight)
@@ -156,14 +160,13 @@ class SingleFlight(Strategy):
     def _land(self, ctx: Context, flight: _Flight, value: Any, error: Exception | None) -> None:
         with self._lock:
             self._end(flight)
-            waiting = flight.waiting
-            if waiting:
-                flight.waiting = OrderedDict()
-        if waiting:
-            flight.value = value
-            flight.error = None if error is None else copy_of(error) or error
-            flight.outcome = ctx.fork()
-            flight.outcome.slots = []
+            waiting, flight.waiting = flight.waiting, None
+        if not waiting:
+            return
+        flight.value = value
+        flight.error = None if error is None else copy_of(error) or error
+        flight.outcome = ctx.fork()
+        flight.outcome.slots = []
         for seat in waiting:
             seat.gate.open()
 

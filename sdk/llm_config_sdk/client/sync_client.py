@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from llm_config_resilience import Answer, Clock, Listener
-    from llm_config_sdk.attempts import Attempt
     from llm_config_sdk.contract import Environment, Health
     from llm_config_sdk.credentials import Token
-    from llm_config_sdk.decoding import Reply
     from llm_config_sdk.entries import ConfigEntry, HistoryEntry
     from llm_config_sdk.many import Name, Progress
     from llm_config_sdk.observability import Incident
@@ -966,13 +964,13 @@ class ConfigClient:
         core = self._core
         attempt = core.attempts.begin(endpoint, call)
         try:
-            return core.attempts.read(attempt, self._send(attempt))
+            if core.credentials is None:
+                reply = self._transport.send(attempt.request, attempt.timeout)
+            else:
+                reply = core.credentials.send(
+                    self._transport, attempt.request, attempt.timeout, call.progress
+                )
+            return core.attempts.read(attempt, reply)
         except LLMConfigError as error:
             core.attempts.blame(error, attempt)
             raise
-
-    def _send(self, attempt: Attempt[Any]) -> Reply:
-        credentials = self._core.credentials
-        if credentials is None:
-            return self._transport.send(attempt.request, attempt.timeout)
-        return credentials.send(self._transport, attempt.request, attempt.timeout, attempt.call.progress)

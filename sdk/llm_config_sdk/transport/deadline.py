@@ -47,9 +47,12 @@ class Deadline:
 
         Without a phase it is the one that was begun last.
         """
-        self._phase = phase or self._phase
-        left = self.remaining()
-        if left == 0.0:
+        if phase:
+            self._phase = phase
+        if self._at is None:
+            return None
+        left = self._at - time.monotonic()
+        if left <= 0.0:
             raise self.timed_out()
         return left
 

@@ -6,6 +6,7 @@ h11 keeps the protocol's state (RFC 9112). Here is what it is asked, and when a 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import h11
@@ -32,6 +33,7 @@ To check each name and value is what costs it most; `write_head` checks the same
 """
 
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_is_name: Final = lru_cache(maxsize=256)(_NAME.fullmatch)  # names are few, and the same again and again
 _VALUE: Final = re.compile(rb"(?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?")  # section 5.5, and what h11 lets pass
 _TARGET: Final = re.compile(r"[!-~]+")
 
@@ -46,7 +48,7 @@ def write_head(method: str, target: str, headers: list[tuple[bytes, bytes]]) -> 
         raise h11.LocalProtocolError("Illegal target characters")
     lines = [f"{method} {target} HTTP/1.1\r\n".encode("ascii")]
     for name, value in headers:
-        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+        if _is_name(name) is None or _VALUE.fullmatch(value) is None:
             raise h11.LocalProtocolError(f"Illegal header name or value: {name[:80]!r}")
         lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(b"\r\n")
@@ -110,7 +112,8 @@ class Http11:
 
         Args:
             data: The bytes.
-            still_in_time: Raises where time is up. One read may bring ten thousand chunks, which take long.
+            still_in_time: Raises where time is up. One read may bring ten thousand chunks, which take long,
+                or interim responses.
 
         Raises:
             h11.RemoteProtocolError: They are no HTTP, or end too early.
@@ -120,13 +123,16 @@ class Http11:
             raise h11.RemoteProtocolError("the server closed the connection without a response")
         state.receive_data(data)
         while (event := state.next_event()) is not h11.NEED_DATA:
-            still_in_time()
             if isinstance(event, h11.Data):
+                still_in_time()
                 if self._reader is not None and not self._reader.feed(event.data):
                     return False
             elif isinstance(event, h11.Response):
-                self._reader = ReplyReader(event.status_code, event.headers, max_bytes=self._max_bytes)
-            elif not isinstance(event, h11.InformationalResponse):  # the end, or a tunnel's beginning
+                headers = event.headers.raw_items()
+                self._reader = ReplyReader(event.status_code, headers, max_bytes=self._max_bytes)
+            elif isinstance(event, h11.InformationalResponse):
+                still_in_time()
+            else:  # the end, or a tunnel's beginning
                 return False
         return True
 

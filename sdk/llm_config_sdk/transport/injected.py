@@ -73,8 +73,8 @@ class InjectedTransport(_Injected):
         outside = sys.exception()
         give_up_at = None if timeout is None else time.monotonic() + timeout
         pool = self._pool_of(self)
-        waiter = pool.take(threading.Event)
-        if waiter is not None and not self._wait(pool, waiter, timeout):
+        turn = pool.take(threading.Event)
+        if turn is not None and not self._wait(pool, turn, timeout):
             raise timed_out_in_line(request.endpoint.url, timeout)
         try:
             return self._exchange(request, _left(give_up_at, time.monotonic()), give_up_at, outside)
@@ -136,10 +136,10 @@ class AsyncInjectedTransport(_Injected):
         # By the event loop's time, which simulations move.
         give_up_at = None if timeout is None else anyio.current_time() + timeout
         pool = self._pool_of(running_loop())
-        waiter = self._take_async(pool)
-        if waiter is not None:
+        turn = self._take_async(pool)
+        if turn is not None:
             with anyio.move_on_after(timeout) as scope:
-                await self._wait_async(pool, waiter)
+                await self._wait_async(pool, turn)
             if scope.cancelled_caught:
                 raise timed_out_in_line(request.endpoint.url, timeout)
         try:

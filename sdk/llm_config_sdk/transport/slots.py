@@ -20,15 +20,6 @@ if TYPE_CHECKING:
 MAX_IN_FLIGHT: Final = 100  # requests; throughput is flat from 8 to 200 against a quick server
 
 
-class Waiter:
-    """Somebody in the line for a slot; `event` is of threading, of trio, or a `Turn`."""
-
-    __slots__ = ("event",)
-
-    def __init__(self, event: Any) -> None:
-        self.event: Any = event
-
-
 class Turn:
     """An event of asyncio that one task waits for. Of asyncio's own each is five objects, and each wait two.
 
@@ -62,32 +53,32 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.pid: int = os.getpid()
         self._free = limit
-        self._queue: deque[Waiter] = deque()
+        self._queue: deque[Any] = deque()  # events of threading, of trio, and `Turn`s
         self._lock = threading.Lock()
 
-    def take(self, new_event: Any) -> Waiter | None:
-        """Take a slot now (`None`), or join the line."""
+    def take(self, new_event: Callable[[], Any]) -> Any:
+        """Take a slot now (`None`), or join the line: the event that is returned is set when one is there."""
         with self._lock:
             if self._free:
                 self._free -= 1
                 return None
-            waiter = Waiter(new_event())
-            self._queue.append(waiter)
-            return waiter
+            event = new_event()
+            self._queue.append(event)
+            return event
 
     def give_back(self) -> None:
         """Pass a slot on to the first in the line, or keep it for whoever comes."""
         with self._lock:
             if self._queue:
-                self._queue.popleft().event.set()
+                self._queue.popleft().set()
             else:
                 self._free += 1
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, event: Any) -> None:
         """Leave the line; a slot that was handed over at the last moment is passed on."""
         with self._lock:
             try:
-                self._queue.remove(waiter)
+                self._queue.remove(event)
             except ValueError:
                 handed_over = True
             else:
@@ -129,29 +120,29 @@ class Line(Generic[S]):
                 self._pools[owner] = pool = self._make(self._limit)
             return pool
 
-    def _wait(self, pool: S, waiter: Waiter, timeout: float | None) -> bool:
+    def _wait(self, pool: S, event: threading.Event, timeout: float | None) -> bool:
         """Wait to be served, `timeout` seconds at most; say whether that came about."""
         served: bool = False
         try:
-            served = waiter.event.wait(timeout)
+            served = event.wait(timeout)
         finally:
             if not served:
-                pool.leave(waiter)
+                pool.leave(event)
         return served
 
-    def _take_async(self, pool: S) -> Waiter | None:
-        """Take a slot now (`None`), or join the line as a task of asyncio or trio."""
+    def _take_async(self, pool: S) -> Any:
+        """Take a slot now (`None`), or join the line as a task of asyncio or trio. As `Slots.take`."""
         return pool.take(sys.modules["trio"].Event if in_trio() else Turn)
 
-    async def _wait_async(self, pool: S, waiter: Waiter) -> None:
+    async def _wait_async(self, pool: S, event: Any) -> None:
         """Wait to be served, for as long as the caller's scope lets it."""
         served = False
         try:
-            await waiter.event.wait()
+            await event.wait()
             served = True
         finally:
             if not served:
-                pool.leave(waiter)
+                pool.leave(event)
 
 
 def running_loop() -> Any:

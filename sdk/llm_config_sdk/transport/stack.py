@@ -138,8 +138,8 @@ class StackTransport(_Stack, httpx.BaseTransport):
                 del mapped  # its cause's traceback leads here: both would live until the collector comes by
 
     def _take_turn(self, pool: Pool[Connection], deadline: Deadline) -> None:
-        waiter = pool.take(threading.Event)
-        if waiter is not None and not self._wait(pool, waiter, deadline.remaining()):
+        turn = pool.take(threading.Event)
+        if turn is not None and not self._wait(pool, turn, deadline.remaining()):
             raise deadline.timed_out()
 
     def _exchange(self, pool: Pool[Connection], request: WireRequest, deadline: Deadline) -> Reply:
@@ -192,7 +192,9 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         pool: Pool[AsyncConnection] = self._pool_of(running_loop())
         try:
             with deadline:
-                await self._take_turn(pool, deadline)
+                turn = self._take_async(pool)
+                if turn is not None:
+                    await self._wait_async(pool, turn)  # until the deadline interrupts it
                 try:
                     return await self._exchange(pool, request, deadline)
                 finally:
@@ -206,12 +208,6 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
                 raise mapped from error
             finally:
                 del mapped  # its cause's traceback leads here: both would live until the collector comes by
-
-    async def _take_turn(self, pool: Pool[AsyncConnection], deadline: AsyncDeadline) -> None:
-        del deadline  # it interrupts whoever waits
-        waiter = self._take_async(pool)
-        if waiter is not None:
-            await self._wait_async(pool, waiter)
 
     async def _exchange(
         self, pool: Pool[AsyncConnection], request: WireRequest, deadline: AsyncDeadline
