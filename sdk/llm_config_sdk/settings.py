@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
 
 import pydantic
 from pydantic import Field, SecretStr, field_validator
@@ -12,12 +14,15 @@ from llm_config_sdk.contract import USER_ID_HEADER, Environment
 from llm_config_sdk.credentials import bearer
 from llm_config_sdk.errors import InvalidRequestError
 from llm_config_sdk.operations import check_header
+from llm_config_sdk.plans import UNSET
+from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
 from llm_config_sdk.transport import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 ENV_PREFIX: Final = "LLM_CONFIG_"
+SETTINGS_ARE_WRONG: Final = "the client's settings are wrong:"
 DEFAULT_TIMEOUT: Final = 10.0  # seconds, for a whole call
 
 
@@ -122,10 +127,72 @@ def read_settings(given: Mapping[str, Any]) -> ClientSettings:
         return ClientSettings(**arguments)
     except pydantic.ValidationError as error:
         faults = "; ".join(
-            f"{_origin(str(fault['loc'][0]), arguments)}: {fault['msg']}"
+            f"{_origin(str(fault['loc'][0]), arguments)}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors(include_url=False, include_input=False, include_context=False)
         )
-        raise InvalidRequestError(f"the client's settings are wrong: {faults}") from None
+        raise InvalidRequestError(
+            f"{SETTINGS_ARE_WRONG} {faults}", hint="Correct the settings that the message names."
+        ) from None
+
+
+def check_arguments(*, resilience: object = UNSET, cache: object = UNSET, fallback: object = UNSET) -> None:
+    """Refuse what is easily mistaken for a policy, or for a client's fallbacks; `UNSET` is not looked at.
+
+    Raises:
+        InvalidRequestError: One of them has another type. The message shows no value.
+    """
+    if resilience is not UNSET and not isinstance(resilience, ResiliencePolicy | None):
+        raise InvalidRequestError(
+            f"resilience must be a ResiliencePolicy or None, not {_type(resilience)}",
+            hint="Pass ResiliencePolicy(retry=…, breaker=…, …), or None for one plain call.",
+        )
+    if cache is not UNSET and not isinstance(cache, CachePolicy | str | None):
+        raise InvalidRequestError(
+            f"cache must be a CachePolicy, the URL of a Redis or None, not {_type(cache)}",
+            hint="Pass CachePolicy(ttl=…, …), or None to keep nothing.",
+        )
+    for name in cast("Mapping[object, object]", fallback) if isinstance(fallback, Mapping) else ():
+        parts = cast("tuple[object, ...]", name) if isinstance(name, tuple) else ()
+        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):  # noqa: PLR2004
+            raise InvalidRequestError(
+                f"fallback has the name {name!r} where a pair of namespace and key belongs",
+                hint="Pass {('app/llm', 'model'): 'gpt-4', …}.",
+            )
+
+
+def _type(value: object) -> str:
+    return type(value).__name__
+
+
+def misspelt_variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Find variables that look meant for a setting which has none of its own, and the one that is read.
+
+    Args:
+        environment: The environment's variables.
+    """
+    known = {name.upper() for name in ClientSettings.model_fields}
+    names = {
+        name.upper().removeprefix(ENV_PREFIX): name
+        for name in environment
+        if name.upper().startswith(ENV_PREFIX)
+    }
+    missing = sorted(known - names.keys())
+    pairs = ((names[found], _likeliest(found, missing)) for found in sorted(names.keys() - known))
+    return [(name, ENV_PREFIX + meant) for name, meant in pairs if meant is not None]
+
+
+def _likeliest(found: str, missing: list[str]) -> str | None:
+    """Choose the setting that a name was meant for: one that begins or ends alike, or is nearly the same."""
+    if close := get_close_matches(found, missing, n=1, cutoff=0.75):
+        return close[0]
+    return next(
+        (
+            name
+            for name in missing
+            if found and (name.startswith(found) or name.endswith(f"_{found}") or found.startswith(name))
+        ),
+        None,
+    )
 
 
 def _check(rule: Callable[..., object], *values: object) -> None:

@@ -79,7 +79,7 @@ def test_list_as_a_table_and_as_json(program, at_server):
 
 def test_list_of_nothing_says_so_beside_the_output(invoke, at_server):
     ended = invoke("list", "nobody/here")
-    note = "No entries in nobody/here, in this environment; --env names another.\n"
+    note = "No entries in nobody/here [production]; --env names another environment.\n"
     assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", note)
     assert json.loads(invoke("list", "nobody/here", "--json").stdout) == []
 
@@ -106,7 +106,7 @@ def test_json_of_rollback_set_and_delete(invoke, at_server):
 def test_history_of_nothing_says_so_beside_the_output(invoke, at_server):
     ended = invoke("history", "app/llm", "never")
     assert (ended.exit_code, ended.stdout) == (0, "")
-    assert ended.stderr == "No versions of app/llm never.\n"
+    assert ended.stderr == "No versions of app/llm never [production]; --env names another environment.\n"
 
 
 def test_health(program, at_server):
@@ -276,3 +276,35 @@ def test_explain_of_a_word_it_does_not_know(program):
     ended = program("explain", "NO_SUCH_CODE")
     assert (ended.returncode, ended.stdout) == (4, "")
     assert "NO_SUCH_CODE" in ended.stderr
+
+
+def test_what_is_listed_and_deleted_is_told_with_its_environment(invoke, at_server):
+    assert "app/llm [production]" in invoke("list", "app/llm").stdout
+    assert "app/llm model [production]" in invoke("history", "app/llm", "model").stdout
+    assert invoke("delete", "app/llm", "model").stdout.startswith("app/llm model [production] is deleted")
+    assert invoke("list", "app/llm", "-e", "edge").stderr.startswith("No entries in app/llm [edge]")
+
+
+def test_a_wrong_setting_is_told_by_the_option_or_the_variable_it_came_from(invoke, at_server, monkeypatch):
+    told = invoke("get", "app/llm", "model", "--timeout", "0").stderr
+    assert "--timeout: Input should be greater than 0" in told
+    told = invoke("get", "app/llm", "model", "--base-url", "127.0.0.1:80", "--json").stderr
+    assert "--base-url: the base URL must begin with" in json.loads(told)["error"]["message"]
+    monkeypatch.setenv("LLM_CONFIG_ENVIRONMENT", "produktion")
+    assert "LLM_CONFIG_ENVIRONMENT: unknown environment" in invoke("get", "app/llm", "model").stderr
+
+
+@pytest.mark.parametrize("words", [("get", "app/llm", "model"), ("doctor",)])
+def test_a_misspelt_variable_is_named_beside_the_output(invoke, at_server, monkeypatch, words):
+    monkeypatch.delenv("LLM_CONFIG_ENVIRONMENT")
+    monkeypatch.setenv("LLM_CONFIG_ENV", "production")
+    told = "note: LLM_CONFIG_ENV is not read; did you mean LLM_CONFIG_ENVIRONMENT?"
+    assert told in invoke(*words).stderr
+    assert told not in invoke(*words, "--json").stderr
+
+
+def test_no_flag_is_shown_with_a_type_as_if_a_value_followed(invoke):
+    for words in ((), ("get",), ("simulate",), ("watch",)):
+        shown = invoke(*words, "--help").stdout
+        assert "--help" in shown
+        assert "bool" not in shown

@@ -65,7 +65,7 @@ def test_export_with_reveal_has_them(invoke, with_secret):
 def test_export_to_a_file_that_only_its_owner_reads(invoke, at_server, tmp_path):
     path = tmp_path / "app.json"
     ended = invoke("export", "app/llm", "--file", str(path))
-    assert (ended.exit_code, ended.stdout) == (0, f"{path}: 2 entries of app/llm\n")
+    assert (ended.exit_code, ended.stdout) == (0, f"{path}: 2 entries of app/llm [production]\n")
     assert len(json.loads(path.read_text("utf-8"))["entries"]) == 2
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]

@@ -59,7 +59,7 @@ def test_each_change_is_one_line(invoke, changing):
         'app/llm limits created: nothing → {"tokens": 1} (version 1 by bob)',
         'app/llm model deleted: "gpt-5\\n" (version 2 by bob) → nothing',
     ]
-    assert ended.stderr == "Watching app/llm; Ctrl-C ends it.\n"
+    assert ended.stderr == "Watching app/llm [production]; Ctrl-C ends it.\n"
     changing.journal.assert_count(4)
 
 
@@ -148,7 +148,7 @@ def test_ctrl_c_ends_it_cleanly(at_server):
         finally:
             running.kill()
     assert (running.returncode, stdout) == (130, "")
-    assert stderr == "Watching app/llm; Ctrl-C ends it.\n"
+    assert stderr == "Watching app/llm [production]; Ctrl-C ends it.\n"
 
 
 def test_without_unicode_the_arrow_is_plain(program, at_server):

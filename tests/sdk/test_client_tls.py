@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import socket
 import socketserver
@@ -12,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
+from typer.testing import CliRunner
 
 from client_faces import OWN, Face
 from llm_config_sdk import ConfigClient, ConnectFailedError, InvalidRequestError, ResiliencePolicy
+from llm_config_sdk.cli.app import app
 from llm_config_sdk.transport import ssl_context
 
 TIMEOUT = 30  # seconds: far beyond what loopback needs
@@ -336,3 +339,13 @@ def test_no_context_is_made_that_nobody_asked_for():
     assert ssl_context(verify=False) is False
     given = ssl.create_default_context()
     assert ssl_context(given) is given
+
+
+def test_doctor_shows_the_clients_own_certificate_too(serve, files, server, monkeypatch):
+    for name, value in (("CA_BUNDLE", "ca.pem"), ("CLIENT_CERT", "client.crt"), ("CLIENT_KEY", "client.key")):
+        monkeypatch.setenv(f"LLM_CONFIG_{name}", str(files / value))
+    words = ["doctor", "--base-url", serve(mutual=True).url, "--token", server.token("admin"), "--json"]
+    ended = CliRunner().invoke(app, words)
+    findings = json.loads(ended.stdout)["endpoints"][0]["findings"]
+    tls = next(finding for finding in findings if finding["check"] == "tls")
+    assert (ended.exit_code, tls["standing"]) == (0, "ok")

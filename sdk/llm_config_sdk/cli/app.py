@@ -3,9 +3,10 @@
 import errno
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from llm_config_sdk import __version__
 from llm_config_sdk.cli import PROGRAM, commands, explain
@@ -18,8 +19,28 @@ from llm_config_sdk.cli.simulate import simulate
 from llm_config_sdk.cli.transfer import export, import_
 from llm_config_sdk.cli.watch import watch
 
+
+def _plain_flags(parameters: list[Any]) -> list[Any]:
+    """Name no type after a flag in the help: it would look as if a value had to follow."""
+    for parameter in parameters:
+        if getattr(parameter, "is_flag", False) and parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _plain_flags(super().get_params(ctx))
+
+
 app: Final = typer.Typer(
     name=PROGRAM,
+    cls=_Group,
     no_args_is_help=True,
     epilog=exits_help(),
     # Its tracebacks would show local variables, and with them tokens and secrets.
@@ -44,20 +65,20 @@ def configure(
     del version  # its callback has answered
 
 
-app.command("get")(commands.get)
-app.command("set")(commands.set_)
-app.command("list")(commands.list_)
-app.command("history")(commands.history)
-app.command("rollback")(commands.rollback)
-app.command("delete")(commands.delete)
-app.command("watch")(watch)
-app.command("export")(export)
-app.command("import")(import_)
-app.command("health")(commands.health)
-app.command("doctor")(doctor)
-app.command("explain")(explain.explain)
-app.command("demo")(demo)
-app.command("simulate")(simulate)
+app.command("get", cls=_Command)(commands.get)
+app.command("set", cls=_Command)(commands.set_)
+app.command("list", cls=_Command)(commands.list_)
+app.command("history", cls=_Command)(commands.history)
+app.command("rollback", cls=_Command)(commands.rollback)
+app.command("delete", cls=_Command)(commands.delete)
+app.command("watch", cls=_Command)(watch)
+app.command("export", cls=_Command)(export)
+app.command("import", cls=_Command)(import_)
+app.command("health", cls=_Command)(commands.health)
+app.command("doctor", cls=_Command)(doctor)
+app.command("explain", cls=_Command)(explain.explain)
+app.command("demo", cls=_Command)(demo)
+app.command("simulate", cls=_Command)(simulate)
 app.command(
     "serve",
     add_help_option=False,

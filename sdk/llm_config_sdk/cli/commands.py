@@ -1,6 +1,7 @@
 """The commands that ask a server something: one call of the client each."""
 
 import json
+import os
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from llm_config_sdk.cli.output import (
 )
 from llm_config_sdk.client import ConfigClient
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
-from llm_config_sdk.settings import read_settings
+from llm_config_sdk.settings import misspelt_variables, read_settings
 
 _STDIN = "-"
 
@@ -40,6 +41,8 @@ def connected(
     as_json: bool,
 ) -> Generator[ConfigClient, None, None]:
     """Make a client, and end the command with a message and an exit code if anything goes wrong."""
+    if not as_json:
+        warn_of_misspelt_variables()
     try:
         if base_url is None and read_settings({}).base_url is None:
             raise InvalidRequestError(
@@ -59,6 +62,17 @@ def connected(
         code = exit_for(error)
         report(error, code, as_json=as_json)
         raise typer.Exit(code) from None
+
+
+def environment_name(env: str | None) -> str:
+    """Name the environment that a command works in."""
+    return read_settings({"environment": env}).environment.value
+
+
+def warn_of_misspelt_variables() -> None:
+    """Name variables that look meant for a setting and are read by nobody."""
+    for name, meant in misspelt_variables(os.environ):
+        write_note(f"note: {inert(name)} is not read; did you mean {meant}?")
 
 
 def read_headers(given: Sequence[str] | None) -> dict[str, str]:
@@ -108,7 +122,8 @@ def set_(
     value: Annotated[
         str,
         typer.Argument(
-            help="JSON if it reads as JSON, else a string; - reads it from standard input.",
+            help="JSON if it reads as JSON, else a string; - reads it from standard input. One that begins"
+            " with a minus goes last, after --.",
             show_default=False,
         ),
     ],
@@ -117,7 +132,12 @@ def set_(
     secret: Annotated[bool, typer.Option("--secret", help="Store it encrypted; implies --string.")] = False,
     expected_version: Annotated[
         int | None,
-        typer.Option("--expected-version", help="Write only if this is the newest.", show_default=False),
+        typer.Option(
+            "--expected-version",
+            metavar="VERSION",
+            help="Write only if this is the newest version.",
+            show_default=False,
+        ),
     ] = None,
     user: options.User = None,
     base_url: options.BaseUrl = None,
@@ -158,9 +178,10 @@ def list_(
     if as_json:
         write_json([entry_document(entry, reveal=reveal) for entry in entries])
     elif entries:
-        entries_table(entries, reveal=reveal, title=namespace).print()
+        entries_table(entries, reveal=reveal, title=f"{namespace} [{environment_name(env)}]").print()
     else:
-        write_note(f"No entries in {inert(namespace)}, in this environment; --env names another.")
+        where = f"{inert(namespace)} [{environment_name(env)}]"
+        write_note(f"No entries in {where}; --env names another environment.")
 
 
 def history(
@@ -180,9 +201,10 @@ def history(
     if as_json:
         write_json([history_document(item) for item in items])
     elif items:
-        history_table(items, title=f"{namespace} {key}").print()
+        history_table(items, title=f"{namespace} {key} [{environment_name(env)}]").print()
     else:
-        write_note(f"No versions of {inert(namespace)} {inert(key)}.")
+        where = f"{inert(namespace)} {inert(key)} [{environment_name(env)}]"
+        write_note(f"No versions of {where}; --env names another environment.")
 
 
 def rollback(
@@ -227,7 +249,8 @@ def delete(
     if as_json:
         write_json({"deleted": True, "namespace": namespace, "key": key})
     else:
-        write_line(f"{namespace} {key} is deleted; its history stays, and rollback brings it back")
+        where = f"{namespace} {key} [{environment_name(env)}]"
+        write_line(f"{where} is deleted; its history stays, and rollback brings it back")
 
 
 def health(

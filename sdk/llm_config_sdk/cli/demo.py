@@ -15,8 +15,7 @@ from llm_config_sdk.cli.stage import FACES, Stage, curtain
 def demo(*, as_json: options.AsJson = False) -> None:
     """Play a story with two real servers: writes, errors, retries, failover, stale values, recovery.
 
-    Every step checks what it claims against the servers' own journals; one claim that does not hold makes
-    the exit code 1.
+    Every step checks its claims against the servers' own journals. If one does not hold, the exit code is 1.
     """
     began = time.perf_counter()
     screen = None if as_json else Screen(console())

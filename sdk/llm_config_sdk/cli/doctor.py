@@ -7,14 +7,14 @@ import typer
 from rich.text import Text
 
 from llm_config_sdk.cli import options
-from llm_config_sdk.cli.commands import read_headers
+from llm_config_sdk.cli.commands import read_headers, warn_of_misspelt_variables
 from llm_config_sdk.cli.diagnosis import Doctor, Examination, Finding, verdict
 from llm_config_sdk.cli.exits import Exit, exit_for
 from llm_config_sdk.cli.output import console, inert, report, write_json
 from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
 from llm_config_sdk.operations import client_headers
 from llm_config_sdk.settings import read_settings
-from llm_config_sdk.transport import Endpoint, StackTransport
+from llm_config_sdk.transport import Endpoint, StackTransport, ssl_context
 
 _STYLES: Final = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
@@ -33,6 +33,8 @@ def doctor(
 
     Exit codes: 0 all is well, 7 a server is not reachable, 5 the token is refused, 6 anything else.
     """
+    if not as_json:
+        warn_of_misspelt_variables()
     try:
         examinations = _examine(base_url, backup=backup, token=token, env=env, timeout=timeout, header=header)
     except LLMConfigError as error:
@@ -69,7 +71,8 @@ def _examine(
     if settings.base_url is None:
         raise InvalidRequestError("no server to talk to", hint="Pass --base-url, or set LLM_CONFIG_BASE_URL.")
     endpoints = [Endpoint.parse(url) for url in (settings.base_url, *settings.backups)]
-    transport = StackTransport(verify=settings.ca_bundle or True)
+    context = ssl_context(settings.ca_bundle or True, settings.certificate, settings.minimum_tls)
+    transport = StackTransport(verify=context)
     try:
         examiner = Doctor(
             transport,

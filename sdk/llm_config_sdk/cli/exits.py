@@ -60,7 +60,7 @@ EXITS: Final = (
         lambda error: error.is_transient or error.is_rate_limited,
     ),
     _Row(Exit.USAGE, "the command line is wrong, or an extra is not installed", _never),
-    _Row(Exit.FAILED, "anything else: a conflict, say, or a claim of the demo that does not hold", _never),
+    _Row(Exit.FAILED, "anything else, as a conflict or a claim of the demo that does not hold", _never),
     _Row(Exit.INTERRUPTED, "ended by Ctrl-C", _never),
 )
 """The table that decides, first match first, and that `--help` shows."""
@@ -72,6 +72,7 @@ def exit_for(error: LLMConfigError) -> Exit:
 
 
 def exits_help() -> str:
-    """Write the table down for `--help`."""
+    """Write the table down for `--help`, a line each."""
     rows = sorted(EXITS, key=lambda row: row.code)
-    return "Exit codes: " + "; ".join(f"{row.code.value} {row.meaning}" for row in rows) + "."
+    # The semicolons are for versions of typer that make one paragraph of it.
+    return "Exit codes:\n" + ";\n".join(f"{row.code.value:>3} {row.meaning}" for row in rows) + "."

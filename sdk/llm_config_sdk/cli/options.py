@@ -22,6 +22,7 @@ BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
+        metavar="URL",
         help="The server; left out, LLM_CONFIG_BASE_URL.",
         show_default=False,
         rich_help_panel=_CONNECTION,
@@ -31,6 +32,7 @@ Backup = Annotated[
     list[str] | None,
     typer.Option(
         "--backup",
+        metavar="URL",
         help="A server that reads fail over to; left out, LLM_CONFIG_BACKUPS; may be repeated.",
         show_default=False,
         rich_help_panel=_CONNECTION,
@@ -40,6 +42,7 @@ Token = Annotated[
     str | None,
     typer.Option(
         "--token",
+        metavar="TOKEN",
         help="The bearer token; left out, LLM_CONFIG_TOKEN, which other users of the machine cannot see.",
         show_default=False,
         rich_help_panel=_CONNECTION,
@@ -50,6 +53,7 @@ Env = Annotated[
     typer.Option(
         "--env",
         "-e",
+        metavar="NAME",
         help="The environment; left out, LLM_CONFIG_ENVIRONMENT, else development.",
         show_default=False,
         autocompletion=_environments,
@@ -60,6 +64,7 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         "--timeout",
+        metavar="SECONDS",
         help="Seconds for the whole call, retries and all; left out, LLM_CONFIG_TIMEOUT, else 10.",
         show_default=False,
         rich_help_panel=_CONNECTION,
@@ -76,7 +81,8 @@ Header = Annotated[
     ),
 ]
 User = Annotated[
-    str | None, typer.Option("--user", help="The author; left out, LLM_CONFIG_USER.", show_default=False)
+    str | None,
+    typer.Option("--user", metavar="NAME", help="The author; left out, LLM_CONFIG_USER.", show_default=False),
 ]
 AsJson = Annotated[
     bool,

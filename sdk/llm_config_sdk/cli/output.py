@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_config_sdk.errors import LLMConfigError, one_line, without_credentials
+from llm_config_sdk.settings import SETTINGS_ARE_WRONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -197,7 +198,7 @@ def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
         "error": {
             "type": type(error).__name__,
             "code": error.code,
-            "message": error.message,
+            "message": shell_message(error),
             "hint": shell_hint(error),
             "status": error.status,
             "category": error.category.value,
@@ -215,6 +216,24 @@ def error_document(error: LLMConfigError, code: Exit) -> dict[str, Any]:
             "exit_code": int(code),
         }
     }
+
+
+def shell_message(error: LLMConfigError) -> str:
+    """Say what happened, with the command line's options in place of the client's arguments."""
+    message = error.message
+    if message.startswith(SETTINGS_ARE_WRONG):
+        for argument, option in _OPTION_OF.items():
+            message = message.replace(f" {argument}=…:", f" {option}:")
+    return message
+
+
+_OPTION_OF: Final = {
+    "base_url": "--base-url",
+    "backups": "--backup",
+    "token": "--token",
+    "environment": "--env",
+    "timeout": "--timeout",
+}
 
 
 def shell_hint(error: LLMConfigError) -> str:
@@ -254,6 +273,6 @@ def report(error: LLMConfigError, code: Exit, *, as_json: bool) -> None:
     ]
     told = ", ".join(fact for fact in facts if fact)
     paper = console(sys.stderr)
-    message = one_line(error.message) + (f" ({told})" if told else "")
+    message = one_line(shell_message(error)) + (f" ({told})" if told else "")
     paper.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     paper.print(Text.assemble((" hint: ", "bold"), one_line(shell_hint(error))), soft_wrap=True)

@@ -101,7 +101,7 @@ def simulate(
     scenario: Annotated[
         str,
         typer.Argument(
-            help=f"What happens: {', '.join(SCENARIOS)}; or {_DRAWN}: anything, by the seed.",
+            help=f"What happens: {', '.join(SCENARIOS)}; or {_DRAWN}, which the seed makes up.",
             autocompletion=_scenario_names,
         ),
     ] = _SCENARIO,

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from llm_config_sdk.cli import options
-from llm_config_sdk.cli.commands import connected
+from llm_config_sdk.cli.commands import connected, environment_name
 from llm_config_sdk.cli.exits import Exit, exit_for
 from llm_config_sdk.cli.output import (
     HIDDEN,
@@ -83,16 +83,16 @@ def export(
     with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         with _progress("exporting"):  # one request, so nothing can be counted
             entries = client.list_configs(namespace)
-        document = export_document(namespace, entries, reveal=reveal)
+        document = export_document(namespace, environment_name(env), entries, reveal=reveal)
         if file is not None:
             _write_file(file, document)
-    left_out = document["left_out"]
+    left_out, where = document["left_out"], f"{namespace} [{document['environment']}]"
     if file is None:
         write_json(document)
     elif as_json:
         write_json({"file": str(file), "entries": len(document["entries"]), "left_out": left_out})
     else:
-        write_line(f"{file}: {_counted(len(document['entries']), 'entry', 'entries')} of {namespace}")
+        write_line(f"{file}: {_counted(len(document['entries']), 'entry', 'entries')} of {where}")
     if left_out:
         why = "the server does not hand them out" if reveal else "--reveal takes them along"
         write_note(f"{_counted(len(left_out), 'secret', 'secrets')} left out ({', '.join(left_out)}): {why}.")
@@ -100,14 +100,16 @@ def export(
         raise typer.Exit(Exit.FAILED)
 
 
-def export_document(namespace: str, entries: Sequence[ConfigEntry], *, reveal: bool) -> dict[str, Any]:
+def export_document(
+    namespace: str, environment: str, entries: Sequence[ConfigEntry], *, reveal: bool
+) -> dict[str, Any]:
     """Put a namespace into a document that `import` reads; no placeholder is ever exported as a value."""
     kept = [entry for entry in entries if not entry.secret or (reveal and not entry.is_redacted)]
     return {
         "format": FORMAT,
         "version": VERSION,
         "namespace": namespace,
-        "environment": entries[0].environment.value if entries else None,
+        "environment": environment,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "entries": [
             {"key": entry.key, "value": shown_value(entry.value, reveal=True)}

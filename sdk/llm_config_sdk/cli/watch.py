@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from llm_config_sdk.cli import options
-from llm_config_sdk.cli.commands import connected
+from llm_config_sdk.cli.commands import connected, environment_name
 from llm_config_sdk.cli.exits import Exit
 from llm_config_sdk.cli.output import HIDDEN, shown_value, write_note, write_now
 from llm_config_sdk.entries import ConfigEntry
@@ -49,7 +49,8 @@ def watch(
         with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
             changes = client.watch(namespace, key, interval=interval)
             if not as_json:
-                write_note(f"Watching {namespace}{f' {key}' if key else ''}; Ctrl-C ends it.")
+                where = f"{namespace}{f' {key}' if key else ''} [{environment_name(env)}]"
+                write_note(f"Watching {where}; Ctrl-C ends it.")
             for change in _followed(changes):
                 document = change_document(change, reveal=reveal)
                 write_now(json.dumps(document, ensure_ascii=False) if as_json else _line(document))
