@@ -378,6 +378,14 @@ def encode_set_body(
     return encode_json(body, operation=operation)
 
 
+#: In our words: the library's own can show the value.
+_REASONS: Final[Mapping[type[Exception], str]] = {
+    RecursionError: "it is nested too deeply",
+    UnicodeEncodeError: "a string of it is no valid Unicode",
+    ValueError: "it has a number that is not finite (NaN, Infinity), or refers to itself",
+}
+
+
 def encode_json(body: object, *, operation: str) -> bytes:
     """Write a JSON body: exact integers, no NaN, UTF-8.
 
@@ -387,7 +395,9 @@ def encode_json(body: object, *, operation: str) -> bytes:
     try:
         return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, TypeError) else type(error).__name__
+        reason = (
+            str(error) if isinstance(error, TypeError) else _REASONS.get(type(error), type(error).__name__)
+        )
         raise errors.InvalidValueError(
             f"the value cannot be written as JSON: {reason}",
             module=Module.CONFIG,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal
 
 from llm_config_resilience import Gate
@@ -213,6 +214,20 @@ class AsyncWatch:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_callback(callback: object) -> None:
+    """Refuse what could never be told of a change.
+
+    Raises:
+        InvalidRequestError: It cannot be called, or its call would only make a coroutine.
+    """
+    if not callable(callback) or iscoroutinefunction(callback):
+        what = "an async one" if callable(callback) else type(callback).__name__
+        raise InvalidRequestError(
+            f"the callback must be a plain function, not {what}",
+            hint="Pass a function that takes a Change; for async code, loop over `watch`.",
+        )
 
 
 def tell(callback: Callable[[Change], object], change: Change) -> None:

@@ -108,6 +108,12 @@ def test_a_message_about_a_bad_value_does_not_show_it():
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("value", [float("nan"), {"a": [float("-inf")]}])
+def test_a_number_that_json_does_not_have_is_named_as_the_fault(value):
+    with pytest.raises(InvalidValueError, match="not finite"):
+        encode_json(value, operation="set_config")
+
+
 def test_a_value_that_holds_itself_is_refused():
     value = []
     value.append(value)

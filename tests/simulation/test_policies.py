@@ -56,3 +56,8 @@ def test_the_same_seed_gives_the_same_trace_in_every_process(hash_seed):
 @pytest.mark.filterwarnings("ignore", category=PipelineOrderWarning)
 def test_another_seed_gives_another_trace():
     assert len(set(digests(range(HASH_SEEDS)))) == HASH_SEEDS
+
+
+def test_a_policy_that_makes_nothing_to_call_through_is_refused():
+    with pytest.raises(TypeError, match="a Pipeline or an async function, not a str"):
+        simulate(lambda: "no pipeline")

@@ -116,6 +116,9 @@ def simulate(
 
     Returns:
         Figures, and the invariants that did not hold.
+
+    Raises:
+        TypeError: The policy makes something that no call can go through.
     """
     world = scenario or Scenario.drawn(seed)
     run = Run(world, seed)
@@ -224,7 +227,12 @@ class _Simulation:
 
     def make_caller(self) -> Caller:
         """Have the policy make what a client calls through."""
-        return self._policy(tuple(self.by_name)) if self._wants_servers else self._policy()
+        made = self._policy(tuple(self.by_name)) if self._wants_servers else self._policy()
+        if not isinstance(made, Pipeline) and not callable(made):
+            raise TypeError(
+                f"the policy has to make a Pipeline or an async function, not a {type(made).__name__}"
+            )
+        return made
 
     def say(self, what: str) -> None:
         """Write a line of the trace."""

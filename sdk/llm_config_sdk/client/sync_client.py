@@ -10,6 +10,7 @@ from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
 from llm_config_sdk.paging import Pages
 from llm_config_sdk.plans import UNSET, Unset
+from llm_config_sdk.settings import check_arguments
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     Endpoint,
@@ -18,7 +19,7 @@ from llm_config_sdk.transport import (
     StackTransport,
     Transport,
 )
-from llm_config_sdk.watching import INTERVAL, Watch, tell
+from llm_config_sdk.watching import INTERVAL, Watch, check_callback, tell
 
 if TYPE_CHECKING:
     import os
@@ -122,6 +123,7 @@ class ConfigClient:
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
+        check_arguments(resilience=resilience, cache=cache, fallback=fallback)
         self._core = Core(
             Options(
                 base_url=base_url,
@@ -194,6 +196,7 @@ class ConfigClient:
             resilience: What happens when servers fail.
             cache: How long reads may be answered without a server.
         """
+        check_arguments(resilience=resilience, cache=cache)
         twin = object.__new__(type(self))
         twin._core = self._core.with_options(  # a copy of this very class
             timeout=timeout, environment=environment, headers=headers, resilience=resilience, cache=cache
@@ -850,8 +853,10 @@ class ConfigClient:
             What to close in order to stop.
 
         Raises:
-            InvalidRequestError: The client is closed, or keeps too many callbacks informed already.
+            InvalidRequestError: The client is closed, keeps too many callbacks informed already, or cannot
+                call this one: it has to be a plain function.
         """
+        check_callback(callback)
         watch = self.watch(namespace, key, env=env, interval=interval, initial=initial)
 
         def follow() -> None:
