@@ -75,7 +75,7 @@ def test_a_command_that_goes_on_for_ever_ends_when_it_has_shown_what_the_page_sh
     page = tmp_path / "page.md"
     told = "<!-- run until this is shown; meanwhile app/llm model becomes gpt-5 -->\n\n"
     command = "$ llm-config-sdk watch app/llm model --interval 0.05\n"
-    shown = f'{command}Watching app/llm model; Ctrl-C ends it.\n… "gpt-4" … → "gpt-5" …'
+    shown = f'{command}Watching app/llm model [production]; Ctrl-C ends it.\n… "gpt-4" … → "gpt-5" …'
     page.write_text(f"{told}```console\n{shown}\n```\n")
     PageRunner(page, world).run()
     page.write_text(f"{told}```console\n{shown.replace('gpt-5', 'gpt-6')}\n```\n")
