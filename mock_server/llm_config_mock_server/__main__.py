@@ -103,9 +103,21 @@ def _greeting(server: MockServer, options: argparse.Namespace) -> list[str]:
         lines += [f"storage: {options.storage}"]
     if options.admin:
         lines += [f"console: {server.console_url}"]
+    if not options.tls:  # whose authority a shell has to be given first
+        lines += [f"in your shell: export {' '.join(_variables(server, options))}"]
     if options.tls:
         lines += [server.ca.cert_pem.bytes().decode().strip()]
     return lines
+
+
+def _variables(server: MockServer, options: argparse.Namespace) -> list[str]:
+    """Name the variables that lead a client to the server, where something can be seen."""
+    told = {"LLM_CONFIG_BASE_URL": server.url}
+    if not options.no_auth:
+        told["LLM_CONFIG_TOKEN"] = server.token("editor")
+    if options.demo_data:
+        told["LLM_CONFIG_ENVIRONMENT"] = Environment.PRODUCTION.value
+    return [f"{name}={value}" for name, value in told.items()]
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

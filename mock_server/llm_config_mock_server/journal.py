@@ -232,7 +232,7 @@ class Journal:
         """
         found = self.requests(**fields)
         if len(found) != expected:
-            raise AssertionError(_complaint(f"{expected} {_words(fields)}", found, list(self)))
+            raise AssertionError(_complaint(_counted(expected, fields), found, list(self)))
         return found
 
     def assert_requested(self, **fields: Any) -> list[Entry]:
@@ -270,7 +270,7 @@ class Journal:
             while len(found := self.requests(**fields)) < expected:
                 left = end - monotonic()
                 if left <= 0:
-                    wanted = f"{expected} {_words(fields)} within {timeout:g} s"
+                    wanted = f"{_counted(expected, fields)} within {timeout:g} s"
                     raise AssertionError(_complaint(wanted, found, list(self)))
                 self._changed.wait(left)
             return found
@@ -307,6 +307,14 @@ class Journal:
 _OF_REPLIES: Final = {"status": "answered", "code": "answered", "fault": "that met"}
 
 
+def _counted(expected: int, fields: Mapping[str, Any]) -> str:
+    """Say how many of what were expected, as in `2 requests of app/llm/model`."""
+    words = _words(fields)
+    if expected != 1 and words.startswith("request"):
+        words = f"requests{words.removeprefix('request')}"
+    return f"{expected} {words}"
+
+
 def _words(fields: Mapping[str, Any]) -> str:
     """Say what was asked for, as in `GET of app/llm/model answered 503`."""
     told = {name: value for name, value in fields.items() if value is not None}
@@ -317,11 +325,15 @@ def _words(fields: Mapping[str, Any]) -> str:
     return " ".join([" and ".join(said), *replies])
 
 
+def _all(seen: list[Entry]) -> str:
+    return "the only request" if len(seen) == 1 else f"all {len(seen)} requests"
+
+
 def _complaint(wanted: str, found: list[Entry], seen: list[Entry]) -> str:
     shown = found or seen
     lines = "".join(f"\n  {entry}" for entry in shown[:_SHOWN])
     more = f"\n  … and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     if found:
         return f"expected {wanted}, saw {len(found)}:{lines}{more}"
-    others = f"; all {len(seen)} requests:{lines}{more}" if seen else "; there were no requests"
+    others = f"; {_all(seen)}:{lines}{more}" if seen else "; there were no requests"
     return f"expected {wanted}, saw 0{others}"

@@ -303,3 +303,21 @@ def test_a_step_is_data():
 @pytest.mark.parametrize(("asked", "sent"), [(1, "1"), (1.0, "1"), (3600.0, "3600"), (0.25, "0.25")])
 def test_a_retry_after_of_whole_seconds_is_written_as_http_has_it(asked, sent):
     assert error("SERVICE_UNAVAILABLE", retry_after=asked).error.retry_after == sent
+
+
+def test_a_code_that_looks_misspelt_is_refused_unless_its_status_is_given():
+    with pytest.raises(ValueError, match="did you mean SERVICE_UNAVAILABLE"):
+        error("SERVICE_UNAVAILBLE")
+    assert error("SERVICE_UNAVAILBLE", status=503).error.code == "SERVICE_UNAVAILBLE"
+    assert error("TEAPOT").error.status == 500
+
+
+def test_a_method_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="GTE is no method"):
+        Match.parse("GTE *")
+
+
+@pytest.mark.parametrize("steps", [error, [ok(), "reset"]])
+def test_what_is_no_step_is_refused_by_name(steps):
+    with pytest.raises(TypeError, match=r"(error|'reset') is no step"):
+        book().script("GET *", steps)

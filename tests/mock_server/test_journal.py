@@ -70,7 +70,7 @@ def test_a_request_that_never_came_is_told_beside_those_that_did(server, client)
     with pytest.raises(AssertionError) as failure:
         journal.assert_requested(method="POST", path="/x", status=200)
     assert str(failure.value) == (
-        "expected at least 1 POST to /x answered 200, saw 0; all 1 requests:\n  #1 GET /health -> 200"
+        "expected at least 1 POST to /x answered 200, saw 0; the only request:\n  #1 GET /health -> 200"
     )
     with pytest.raises(AssertionError, match="expected 0 GET, saw 1"):
         journal.assert_not_requested(method="GET")
@@ -178,3 +178,11 @@ def test_a_server_is_told_how_much_to_remember():
         assert [entry.path for entry in server.journal] == ["/nope"]
     with pytest.raises(ValueError, match="at least 1 request"):
         MockServer(journal_size=0)
+
+
+def test_what_was_expected_is_counted_in_good_english():
+    journal = Journal()
+    with pytest.raises(AssertionError, match="expected 2 requests of app/llm/model, saw 0"):
+        journal.assert_count(2, namespace="app/llm", key="model")
+    with pytest.raises(AssertionError, match="expected 2 GET, saw 0"):
+        journal.assert_count(2, method="GET")

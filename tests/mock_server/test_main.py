@@ -12,6 +12,8 @@ from contextlib import ExitStack, closing
 import httpx
 import pytest
 
+from llm_config_sdk import ConfigClient
+
 COMMAND = [sys.executable, "-m", "llm_config_mock_server"]
 ITEM = "/api/v1/configs/app%2Fllm/model"
 END_SECONDS = 20.0  # how long a program may take to end; a hang ends as a failure
@@ -104,6 +106,20 @@ def test_the_console_is_told_and_served_only_where_it_is_asked_for(run):
     assert httpx.get(with_console.told["console"], trust_env=False).status_code == 200
     without = run("--no-auth", lines=1)
     assert httpx.get(f"{without.url}/console", trust_env=False).status_code == 404
+
+
+def test_a_shell_is_told_what_leads_its_commands_to_the_server(run):
+    running = run("--demo-data", lines=6)
+    words = running.told["in your shell"].removeprefix("export ").split()
+    variables = dict(word.split("=", 1) for word in words)
+    assert variables["LLM_CONFIG_BASE_URL"] == running.url
+    with ConfigClient(
+        running.url,
+        token=variables["LLM_CONFIG_TOKEN"],
+        environment=variables["LLM_CONFIG_ENVIRONMENT"],
+        trust_env=False,
+    ) as client:
+        assert client.set_config("app/llm", "model", "gpt-5").version == 2
 
 
 def test_a_disk_can_be_small(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_mock_server.messages import Header, Reply
@@ -40,7 +41,8 @@ def error(
     """Answer with an error, in the words of the server's profile; the request takes no effect.
 
     Args:
-        code: One of the guide's seventeen codes, or any other word.
+        code: One of the guide's seventeen codes, or any other word; what looks like a misspelt code has to be
+            given with a `status`.
         module: The module of a variant; `variant="crypto.InvalidKey"` says both.
         variant: A variant of a module's error enum; the code follows from it.
         status: The HTTP status, where it is not the code's own.
@@ -51,7 +53,8 @@ def error(
         retry_after: The header `Retry-After`: seconds, or an HTTP date.
 
     Raises:
-        ValueError: Neither a code nor a variant is given, or there is no such variant.
+        ValueError: Neither a code nor a variant is given, there is no such variant, or the code looks
+            misspelt.
     """
     told = dict(details or {})
     facts = None
@@ -68,6 +71,12 @@ def error(
     if kind is not None:
         told = {**told, "kind": kind}
     known = _FACTS_BY_NAME.get(str(code))
+    if (
+        known is None
+        and status is None
+        and (near := get_close_matches(str(code), _FACTS_BY_NAME, n=1, cutoff=0.85))
+    ):
+        raise ValueError(f"unknown code {code!r}: did you mean {near[0]}? With status=… it is taken as it is")
     by_table = facts.retriable if facts is not None else known is not None and known.retriable
     return Step(
         name=f"error {code}" if variant is None else f"error {told['module']}.{variant}",

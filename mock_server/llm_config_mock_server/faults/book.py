@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from llm_config_mock_server.messages import AS_USUAL, At, Request
 from llm_config_sdk.contract import Environment
@@ -77,10 +77,11 @@ class FaultBook:
             at: Now; the machine's clocks if left out.
 
         Raises:
+            TypeError: What is given as a step is none.
             ValueError: No steps, a figure outside its range, or a fault that a host of this server
                 cannot carry.
         """
-        sequence = [steps] if isinstance(steps, Step) else list(steps)
+        sequence = _sequence(steps)
         if not sequence:
             raise ValueError("a rule needs at least one step")
         if repeat not in get_args(Repeat):
@@ -162,6 +163,16 @@ def _check_connection_steps(steps: Iterable[Step]) -> None:
                 f"{step.name} is about a reply: a connection can be let through, late too, or be reset,"
                 " closed, hung or sent garbage"
             )
+
+
+def _sequence(steps: object) -> list[Step]:
+    """Take one step or several; a function that makes steps is easily given uncalled."""
+    given = list(cast("Iterable[object]", steps)) if isinstance(steps, Iterable) else [steps]
+    for step in given:
+        if not isinstance(step, Step):
+            name = getattr(step, "__name__", repr(step))
+            raise TypeError(f"{name} is no step: call what makes one, as in error('NOT_FOUND') or reset()")
+    return cast("list[Step]", given)
 
 
 def _check_schedule(between: tuple[float, float] | None, every: tuple[float, float] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from llm_config_sdk.contract import Environment
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm_config_mock_server.messages import Request
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +45,12 @@ class Match:
         """Read `"GET /health"`, `"POST"`, `"/api/v1/*"`, `"*"`, or a config: `"GET app/llm/model"`, `"a/*"`.
 
         Raises:
-            ValueError: It is none of these.
+            ValueError: It is none of these, or names a method that there is not.
         """
         words = text.split()
         method = words.pop(0).upper() if words and words[0].isalpha() else None
+        if method is not None and method not in _METHODS:
+            raise ValueError(f"{text!r} is no match: {method} is no method of HTTP")
         path = words.pop(0) if words and words[0][0] in "/*" else None
         namespace = key = None
         if path is None and words and "/" in words[0]:
