@@ -340,6 +340,15 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 # --- Settings -------------------------------------------------------------------------------------
 
 
+#: Settings that an argument of another name takes, beside other things or together with others.
+_ARGUMENT_OF: Final = {
+    "ca_bundle": "verify",
+    "client_cert": "cert",
+    "client_key": "cert",
+    "client_key_password": "cert",
+}
+
+
 def settings_page() -> str:
     """Write what the environment may set."""
     prefix = settings.ENV_PREFIX
@@ -351,7 +360,8 @@ def settings_page() -> str:
         shown = "none" if default in {None, ()} else f"`{getattr(default, 'value', default)}`"
         meaning = told[name].partition(": ")[2] or told[name]
         cell = f"{meaning[0].upper()}{meaning[1:]}"
-        rows.append((f'<span id="{variable}">`{variable}`</span>', f"`{name}=`", cell, shown))
+        argument = _ARGUMENT_OF.get(name, name)
+        rows.append((f'<span id="{variable}">`{variable}`</span>', f"`{argument}=`", cell, shown))
     lines = [
         "# Settings",
         "",
@@ -359,7 +369,8 @@ def settings_page() -> str:
         "",
         "A client's arguments win over these environment variables; an empty variable counts as none. They",
         "are read once, when the client is made. A value that cannot be used raises `InvalidRequestError`,",
-        "which names the variable.",
+        "which names the variable. A variable of another name is not read; the command line says so where it",
+        "looks misspelt. Proxies come from `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`.",
         "",
         *_table(("Variable", "Argument", "Meaning", "Default"), rows),
         "",

@@ -32,7 +32,7 @@ class ClientSettings(BaseSettings):
     Attributes:
         base_url: `LLM_CONFIG_BASE_URL`: the primary server.
         token: `LLM_CONFIG_TOKEN`: the bearer token.
-        environment: `LLM_CONFIG_ENVIRONMENT`: what `env` is where a call leaves it out.
+        environment: `LLM_CONFIG_ENVIRONMENT`: the environment of calls that name none.
         user: `LLM_CONFIG_USER`: sent as `X-User-ID`, and as the author of changes.
         backups: `LLM_CONFIG_BACKUPS`: base URLs that reads fail over to, separated by commas.
         timeout: `LLM_CONFIG_TIMEOUT`: seconds for a whole call, retries and all.

@@ -64,9 +64,10 @@ class AsyncConfigClient:
             development.
         user: Sent as `X-User-ID` and named as the author of changes; left out, `LLM_CONFIG_USER`.
         backups: Base URLs that reads fail over to; left out, `LLM_CONFIG_BACKUPS`.
-        resilience: What happens when servers fail; `None` makes one plain call.
-        cache: How long reads may be answered without a server; `None` keeps nothing, the URL of a Redis
-            (`redis://…`) shares what is kept with other processes.
+        resilience: What happens when servers fail; left out, `ResiliencePolicy()`; `None` makes one plain
+            call.
+        cache: How long reads may be answered without a server; left out, `CachePolicy()`; `None` keeps
+            nothing, the URL of a Redis (`redis://…`) shares what is kept with other processes.
         headers: Sent with every request, as `X-Forwarded-Proto: https` for a server without a TLS proxy.
         timeout: Seconds for a whole call, retries and all; left out, `LLM_CONFIG_TIMEOUT`, else 10.
         fallback: Values by `(namespace, key)` that answer during an outage when nothing better is known.
@@ -77,7 +78,7 @@ class AsyncConfigClient:
         bootstrap: A file in a snapshot's format, shipped with the application, that answers when nothing
             better is known.
         transport: Whose exceptions stand behind errors, as `__cause__`: those of `httpx` or of `httpx2`.
-        max_in_flight: Requests at once; later ones wait in order, within their timeout.
+        max_in_flight: Requests at once; left out, 100. Later ones wait in order, within their timeout.
         http_client: A client of httpx or httpx2 to send through instead; it stays yours to close.
         verify: Whether certificates are checked, a path to CA certificates, or an SSL context; left out,
             `LLM_CONFIG_CA_BUNDLE`. As the next two, it is for the SDK's own connections.
@@ -822,7 +823,7 @@ class AsyncConfigClient:
             namespace: Where it lives.
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
-            interval: Seconds between two polls.
+            interval: Seconds between two polls; left out, 30.
             initial: Whether the first answer is told as well: each entry of it as `created`.
 
         Raises:
@@ -861,7 +862,7 @@ class AsyncConfigClient:
             namespace: Where it lives.
             key: The entry; left out, the whole namespace.
             env: The environment; left out, the client's.
-            interval: Seconds between two polls.
+            interval: Seconds between two polls; left out, 30.
             initial: Whether the first answer is told as well: each entry of it as `created`. With it, nothing
                 is missed between what was read before and the first poll.
 
