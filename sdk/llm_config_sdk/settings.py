@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
@@ -12,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from llm_config_sdk.contract import USER_ID_HEADER, Environment
 from llm_config_sdk.credentials import bearer
-from llm_config_sdk.errors import InvalidRequestError
+from llm_config_sdk.errors import InvalidRequestError, one_line
 from llm_config_sdk.operations import check_header
 from llm_config_sdk.plans import UNSET
 from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
@@ -20,6 +22,8 @@ from llm_config_sdk.transport import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log: Final = logging.getLogger("llm_config_sdk")
 
 ENV_PREFIX: Final = "LLM_CONFIG_"
 SETTINGS_ARE_WRONG: Final = "the client's settings are wrong:"
@@ -114,7 +118,7 @@ class ClientSettings(BaseSettings):
 
 
 def read_settings(given: Mapping[str, Any]) -> ClientSettings:
-    """Join arguments with the environment; arguments win.
+    """Join arguments with the environment; arguments win. A variable that looks misspelt is logged.
 
     Args:
         given: The arguments; those that are `None` count as not given.
@@ -122,6 +126,8 @@ def read_settings(given: Mapping[str, Any]) -> ClientSettings:
     Raises:
         InvalidRequestError: A setting has a wrong value. The message names it and where it came from.
     """
+    for name, meant in misspelt_variables(os.environ):
+        log.warning("%s is not read; did you mean %s?", one_line(name), meant)
     arguments = {name: value for name, value in given.items() if value is not None}
     try:
         return ClientSettings(**arguments)

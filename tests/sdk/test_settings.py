@@ -3,6 +3,7 @@
 import pytest
 
 from llm_config_resilience import RetryPolicy
+from llm_config_sdk import ConfigClient
 from llm_config_sdk.contract import Environment
 from llm_config_sdk.errors import InvalidRequestError
 from llm_config_sdk.policy import CachePolicy
@@ -120,3 +121,10 @@ def test_the_reason_is_told_without_the_name_of_its_class():
     with pytest.raises(InvalidRequestError) as caught:
         read_settings({"base_url": "config.example.com"})
     assert "base_url=…: the base URL must begin with" in caught.value.message
+
+
+def test_a_client_logs_a_warning_of_a_misspelt_variable(clean_environment, caplog):
+    clean_environment.setenv("LLM_CONFIG_ENV", "production")
+    ConfigClient("http://127.0.0.1:1").close()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert told == [("WARNING", "LLM_CONFIG_ENV is not read; did you mean LLM_CONFIG_ENVIRONMENT?")]
