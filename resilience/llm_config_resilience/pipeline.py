@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from llm_config_resilience import ending
+from llm_config_resilience.arguments import check_callable, check_has
 from llm_config_resilience.background import Background
 from llm_config_resilience.clock import SystemClock
 from llm_config_resilience.context import AsyncContext, Context
@@ -115,6 +116,12 @@ class Pipeline:
         clock: Clock | None = None,
         random: Callable[[], float] | None = None,
     ) -> None:
+        for number, layer in enumerate(strategies, 1):
+            check_has("a strategy", "hooks", "role", **{f"layer {number}": layer})
+        for listener in listeners:
+            check_callable(listener=listener)
+        if clock is not None:
+            check_has("a Clock, such as ManualClock()", "monotonic", "sleep", clock=clock)
         self.name = name
         self.layers = strategies
         self.listeners: tuple[Listener, ...] = tuple(listeners)
@@ -213,6 +220,7 @@ class Pipeline:
 
     def __call__(self, fn: F) -> F:
         """Decorate a function, `def` or `async def`."""
+        check_callable(fn=fn)
         if inspect.iscoroutinefunction(fn):
 
             @functools.wraps(fn)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llm_config_resilience.arguments import check_count
 from llm_config_resilience.clock import ManualClock
 from llm_config_resilience.rehearsal import Rehearsal, rehearsal
 
@@ -39,8 +40,8 @@ def resilience_test_mode(max_attempts: int | None = 1) -> Generator[None]:
     Raises:
         ValueError: `max_attempts` is below 1.
     """
-    if max_attempts is not None and max_attempts < 1:
-        raise ValueError("max_attempts counts the first call: at least 1")
+    if max_attempts is not None:
+        check_count(1, max_attempts=max_attempts)  # the first call is one of them
     with _rehearsing(replace(_now(), max_attempts=max_attempts, sleeps=False)):
         yield
 

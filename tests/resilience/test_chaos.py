@@ -155,10 +155,10 @@ def test_what_is_outside_deals_with_it(colour, clock):
 
 def test_the_settings_are_checked_and_shown():
     for bad in ({"fault_rate": 1.1}, {"latency_rate": -1}, {"result_rate": 2}):
-        with pytest.raises(ValueError, match="rates are shares"):
+        with pytest.raises(ValueError, match="must be a share"):
             Chaos(**bad)
     for bad in (-1, (3, 1)):
-        with pytest.raises(ValueError, match="latency is 0"):
+        with pytest.raises(ValueError, match="latency must be"):
             Chaos(latency=bad)
     assert Chaos(seed="x", latency=2).describe() == {
         "enabled": True,

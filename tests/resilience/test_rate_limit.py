@@ -260,7 +260,7 @@ def test_every_attempt_of_a_retry_counts(colour, clock, script):
 
 @pytest.mark.parametrize("bad", [{"rate": 0}, {"rate": 1, "burst": 0}, {"rate": 1, "per": 0}])
 def test_the_limits_are_checked(bad):
-    with pytest.raises(ValueError, match="rate and per"):
+    with pytest.raises(ValueError, match=f"{[*bad][-1]} must be"):
         RateLimit(**bad)
 
 

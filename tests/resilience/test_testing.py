@@ -149,7 +149,7 @@ def test_captures_nest_and_leave_the_pipelines_own_listeners_alone(events, scrip
 
 
 def test_at_least_one_attempt_is_made():
-    with pytest.raises(ValueError, match="at least 1"), resilience_test_mode(0):
+    with pytest.raises(ValueError, match="max_attempts must be 1 or more"), resilience_test_mode(0):
         pass
 
 

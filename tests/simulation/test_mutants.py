@@ -78,7 +78,13 @@ def never_expires(patch):
 
 
 def stands_in_at_any_age(patch):
-    patch.setattr(CacheTimes, "usable_until", inf)
+    settle = CacheTimes.__post_init__
+
+    def settle_for_anything(times):
+        settle(times)
+        object.__setattr__(times, "usable_until", inf)
+
+    patch.setattr(CacheTimes, "__post_init__", settle_for_anything)
 
 
 def is_fresh_at_any_age(patch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from llm_config_resilience.arguments import check_count
 from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ class MemoryStore:
     local: ClassVar[bool] = True
 
     def __init__(self, max_entries: int = _MAX_ENTRIES) -> None:
-        if max_entries < 1:
-            raise ValueError("max_entries must be 1 or more")
+        check_count(1, max_entries=max_entries)
         self._max_entries = max_entries
         self._entries: OrderedDict[Any, Entry] = OrderedDict()
         self._changes = 0

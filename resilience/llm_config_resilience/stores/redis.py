@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from math import ceil, isinf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from llm_config_resilience.arguments import check_above, check_at_least, check_has
 from llm_config_resilience.clock import in_trio
 from llm_config_resilience.errors import UsageError
 from llm_config_resilience.locks import new_lock
@@ -60,8 +61,8 @@ class RedisStore:
         timeout: float = _TIMEOUT,
         cooldown: float = _COOLDOWN,
     ) -> None:
-        if timeout <= 0 or cooldown < 0:
-            raise ValueError("timeout is more than 0 seconds, cooldown 0 or more")
+        check_above(0, timeout=timeout)
+        check_at_least(0, cooldown=cooldown)
         self._url = ""
         self._client: Any = None
         self._is_native = False
@@ -72,6 +73,7 @@ class RedisStore:
                 )
             self._url = client
         else:
+            check_has("a URL or a client of redis-py", "execute_command", client=client)
             self._client = client
             self._is_native = inspect.iscoroutinefunction(client.execute_command)
         self._namespace = namespace

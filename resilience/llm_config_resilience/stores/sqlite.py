@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from llm_config_resilience.arguments import check_at_least, check_count
 from llm_config_resilience.context import current
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.stores.codec import Codec, JsonCodec, asked_in_async, key_text
@@ -87,8 +88,8 @@ class SqliteStore:
         codec: Codec | None = None,
         timeout: float = _TIMEOUT,
     ) -> None:
-        if max_entries < 1 or timeout < 0:
-            raise ValueError("max_entries is 1 or more, timeout 0 seconds or more")
+        check_count(1, max_entries=max_entries)
+        check_at_least(0, timeout=timeout)
         self._path = Path(path)
         self._max_entries = max_entries
         self._codec: Codec = JsonCodec() if codec is None else codec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llm_config_resilience.arguments import check_above, check_at_least, check_count
 from llm_config_resilience.locks import new_lock
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ class RetryBudget:
     """
 
     def __init__(self, quota: int = _QUOTA, retry_cost: int = _RETRY_COST) -> None:
-        if quota < 0 or retry_cost < 1:
-            raise ValueError("quota must be 0 or more, retry_cost 1 or more")
+        check_count(0, quota=quota)
+        check_count(1, retry_cost=retry_cost)
         self._quota = quota
         self._cost = retry_cost
         self._tokens = quota
@@ -116,8 +117,8 @@ class RatioBudget:
     idle: bool = False
 
     def __init__(self, ratio: float = _RATIO, per_second: float = _PER_SECOND, ttl: float = _TTL) -> None:
-        if ratio < 0 or per_second < 0 or ttl <= 0:
-            raise ValueError("ratio and per_second must be 0 or more, ttl more than 0")
+        check_at_least(0, ratio=ratio, per_second=per_second)
+        check_above(0, ttl=ttl)
         #: Retries each call earns.
         self.ratio = ratio
         #: Retries a second that are always allowed.

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llm_config_resilience.arguments import check_count
 from llm_config_resilience.directives import Directive, Park, Raise
 from llm_config_resilience.errors import BulkheadFullError
 from llm_config_resilience.gate import Gate
@@ -56,8 +57,8 @@ class Bulkhead(Strategy):
     role: ClassVar[str] = "bulkhead"
 
     def __init__(self, max_concurrent: int, max_queue: int = 0, *, name: str = "") -> None:
-        if max_concurrent < 1 or max_queue < 0:
-            raise ValueError("max_concurrent is 1 or more, max_queue 0 or more")
+        check_count(1, max_concurrent=max_concurrent)
+        check_count(0, max_queue=max_queue)
         self.name = name
         self._max_concurrent = max_concurrent
         self._max_queue = max_queue

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llm_config_resilience.arguments import check_at_least, check_has
 from llm_config_resilience.directives import Call, Detach, Directive, Return
 from llm_config_resilience.errors import without_frames
 from llm_config_resilience.locks import new_lock, renew_in_child
@@ -52,9 +53,12 @@ class CacheTimes:
     keep: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.negative_ttl)
-        if min(times) < 0 or (self.stale_if_slow or 0) < 0:
-            raise ValueError("times are 0 seconds or more")
+        check_at_least(0, ttl=self.ttl, negative_ttl=self.negative_ttl)
+        check_at_least(
+            0, stale_while_revalidate=self.stale_while_revalidate, stale_if_error=self.stale_if_error
+        )
+        if self.stale_if_slow is not None:
+            check_at_least(0, stale_if_slow=self.stale_if_slow)
         settle = partial(object.__setattr__, self)  # it is frozen, and every call asks for these
         settle("revalidate_until", self.ttl + self.stale_while_revalidate)
         settle("usable_until", self.ttl + self.stale_if_error)
@@ -112,6 +116,7 @@ class CacheFallback(Strategy):
         negative_ttl: float = 0.0,
         name: str = "",
     ) -> None:
+        check_has("a Store, such as MemoryStore()", "get", "set", "local", store=store)
         if (negative_on is None) != (negative_ttl == 0):
             raise ValueError("negative_on and negative_ttl go together: which errors, and for how long")
         self.name = name

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
+from llm_config_resilience.arguments import check_at_least, check_share
 from llm_config_resilience.directives import Directive, Raise, Return, Wait
 from llm_config_resilience.errors import DeadlineExceededError, without_frames
 from llm_config_resilience.locks import new_lock
@@ -76,11 +77,11 @@ class Chaos(Strategy):
         enabled: bool = True,
         name: str = "",
     ) -> None:
-        if not all(0 <= rate <= 1 for rate in (fault_rate, latency_rate, result_rate)):
-            raise ValueError("rates are shares of the calls, 0 to 1")
+        check_share(fault_rate=fault_rate, latency_rate=latency_rate, result_rate=result_rate)
         self._low, self._high = latency if isinstance(latency, tuple) else (latency, latency)
-        if not 0 <= self._low <= self._high:
-            raise ValueError("latency is 0 seconds or more, the least of two first")
+        check_at_least(0, latency=self._low)
+        if not self._low <= self._high:
+            raise ValueError(f"latency must be seconds, or the least and the most of them, not {latency!r}")
         self.name = name
         self.enabled = enabled
         self.seed: int | str = secrets.randbits(64) if seed is None else seed

@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from llm_config_resilience.arguments import check_above, check_at_least, check_count, check_share
 from llm_config_resilience.errors import without_frames
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.strategies.failure_runs import FailureRuns
@@ -34,18 +35,16 @@ class CircuitSettings:
     patience: float = 4.0
 
     def __post_init__(self) -> None:
-        if min(self.failure_threshold, self.success_threshold, self.max_probes, self.minimum_calls) < 1:
-            raise ValueError("thresholds, max_probes and minimum_calls must be 1 or more")
-        if self.timeout <= 0 or self.window <= 0:
-            raise ValueError("timeout and window must be more than 0 seconds")
-        if self.failure_rate is not None and not 0 < self.failure_rate <= 1:
-            raise ValueError("failure_rate is a share: above 0, up to 1")
-        if self.slow_after is not None and self.slow_after <= 0:
-            raise ValueError("slow_after must be more than 0 seconds")
-        if not 0 < self.slow_rate <= 1:
-            raise ValueError("slow_rate is a share: above 0, up to 1")
-        if not self.patience >= 1:
-            raise ValueError("patience must be 1 or more times failure_threshold")
+        check_count(1, failure_threshold=self.failure_threshold, success_threshold=self.success_threshold)
+        check_count(1, max_probes=self.max_probes, minimum_calls=self.minimum_calls)
+        check_above(0, timeout=self.timeout, window=self.window, slow_rate=self.slow_rate)
+        check_share(slow_rate=self.slow_rate)
+        if self.failure_rate is not None:
+            check_above(0, failure_rate=self.failure_rate)
+            check_share(failure_rate=self.failure_rate)
+        if self.slow_after is not None:
+            check_above(0, slow_after=self.slow_after)
+        check_at_least(1, patience=self.patience)
 
 
 class Admission:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 import pybreaker
 
+from llm_config_resilience.arguments import check_above
 from llm_config_resilience.errors import CircuitOpenError, RejectedError
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.strategies.circuit import Admission, Circuit, CircuitSettings, Refusal
@@ -117,8 +118,7 @@ class CircuitBreaker(Strategy):
             minimum_calls,
             patience,
         )
-        if refresh_every <= 0:
-            raise ValueError("refresh_every must be more than 0 seconds")
+        check_above(0, refresh_every=refresh_every)
         self.name = name
         is_local = storage is None or isinstance(storage, pybreaker.CircuitMemoryStorage)
         self._shared = None if storage is None or is_local else SharedCircuit(storage, refresh_every)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias, cast
 
+from llm_config_resilience.arguments import check_callable
 from llm_config_resilience.errors import RejectedError
 
 Condition: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], object]
@@ -12,10 +13,19 @@ Predicate: TypeAlias = Callable[[Exception], object]
 
 
 def matcher(on: Condition) -> Predicate:
-    """Make a predicate of exception classes; leave a predicate as it is."""
+    """Make a predicate of exception classes; leave a predicate as it is.
+
+    Raises:
+        TypeError: It is neither.
+    """
     if isinstance(on, (type, tuple)):
         classes = cast("tuple[type[Exception], ...]", on)
+        try:
+            isinstance(None, classes)
+        except TypeError:
+            raise TypeError(f"on must be exception classes or a predicate, not {on!r:.80}") from None
         return lambda error: isinstance(error, classes)
+    check_callable(on=on)
     return on
 
 

@@ -84,6 +84,8 @@ class Failover(Strategy):
         success_threshold: int = 2,
         name: str = "",
     ) -> None:
+        if isinstance(targets, (str, bytes)):
+            raise TypeError(f"targets must be several, in a list: [{targets!r:.80}]")
         if not targets:
             raise ValueError("a failover needs a target")
         self.name = name

@@ -9,6 +9,7 @@ from functools import partial
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llm_config_resilience.arguments import check_above, check_at_least, check_count
 from llm_config_resilience.background import Background
 from llm_config_resilience.errors import DeadlineExceededError, trimmed
 from llm_config_resilience.gate import Gate
@@ -52,10 +53,13 @@ class Quantile:
         window: int = _WINDOW,
         minimum: int = _MINIMUM,
     ) -> None:
-        if not 0 < share < 1:
-            raise ValueError("share is above 0 and below 1")
-        if initial < 0 or not 1 <= minimum <= window:
-            raise ValueError("initial is 0 seconds or more, minimum is 1 or more and window no less")
+        check_above(0, share=share)
+        if not share < 1:
+            raise ValueError(f"share must be above 0 and below 1, not {share!r}")
+        check_at_least(0, initial=initial)
+        check_count(1, minimum=minimum, window=window)
+        if window < minimum:
+            raise ValueError(f"window must hold the minimum of {minimum} calls, not {window}")
         self._share = share
         self._initial = initial
         self._window = window
@@ -226,8 +230,9 @@ class Hedge(Scope):
         max_threads: int = _MAX_THREADS,
         name: str = "",
     ) -> None:
-        if (not isinstance(delay, Quantile) and delay < 0) or max_hedges < 1 or max_threads < 1:
-            raise ValueError("delay is 0 seconds or more, max_hedges and max_threads are 1 or more")
+        if not isinstance(delay, Quantile):
+            check_at_least(0, delay=delay)
+        check_count(1, max_hedges=max_hedges, max_threads=max_threads)
         self.name = name
         self.budget = budget
         self._delay = delay

@@ -6,6 +6,7 @@ import inspect
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from llm_config_resilience.arguments import check_callable, check_count
 from llm_config_resilience.locks import new_lock
 from llm_config_resilience.strategies.strategy import Scope, Strategy
 
@@ -46,8 +47,8 @@ class PerKey(Strategy):
         max_keys: int = _MAX_KEYS,
         name: str = "",
     ) -> None:
-        if max_keys < 1:
-            raise ValueError("max_keys must be 1 or more")
+        check_callable(factory=factory, key=key)
+        check_count(1, max_keys=max_keys)
         self.name = name
         self._factory: Callable[..., Strategy] = factory
         self._key = key

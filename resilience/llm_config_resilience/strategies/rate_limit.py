@@ -6,6 +6,7 @@ import heapq
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from llm_config_resilience.arguments import check_above, check_count
 from llm_config_resilience.directives import Directive, Raise, Wait
 from llm_config_resilience.errors import RateLimitedError
 from llm_config_resilience.locks import new_lock
@@ -58,8 +59,8 @@ class RateLimit(Strategy):
     def __init__(
         self, rate: float, burst: int = 1, *, per: float = 1.0, wait: bool = True, name: str = ""
     ) -> None:
-        if rate <= 0 or burst < 1 or per <= 0:
-            raise ValueError("rate and per are more than 0, burst is 1 or more")
+        check_above(0, rate=rate, per=per)
+        check_count(1, burst=burst)
         self.name = name
         self._rate = rate
         self._burst = burst

@@ -7,6 +7,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
+from llm_config_resilience.arguments import check_at_least, check_callable, check_count, check_has
 from llm_config_resilience.directives import Again, Call, Directive, Wait
 from llm_config_resilience.errors import RejectedError
 from llm_config_resilience.rehearsal import rehearsal
@@ -62,14 +63,14 @@ class RetryPolicy:
     before_sleep: Callable[[RetryCallState], object] | None = None
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ValueError("max_attempts counts the first call: at least 1")
-        if min(self.initial_backoff, self.max_backoff, self.retry_after_cap) < 0:
-            raise ValueError("waits are 0 seconds or more")
-        if self.backoff_multiplier < 1:
-            raise ValueError("backoff_multiplier below 1 would hurry, not back off")
+        check_count(1, max_attempts=self.max_attempts)  # the first call is one of them
+        check_at_least(0, initial_backoff=self.initial_backoff, max_backoff=self.max_backoff)
+        check_at_least(0, retry_after_cap=self.retry_after_cap)
+        check_at_least(1, backoff_multiplier=self.backoff_multiplier)  # below it would hurry, not back off
         if self.jitter not in ("full", "none"):
-            raise ValueError(f"jitter is 'full' or 'none', not {self.jitter!r}")
+            raise ValueError(f"jitter must be 'full' or 'none', not {self.jitter!r}")
+        plugs = {"stop": self.stop, "wait": self.wait, "retry": self.retry, "before_sleep": self.before_sleep}
+        check_callable(**{name: plug for name, plug in plugs.items() if plug is not None})
 
     @classmethod
     def default(cls) -> RetryPolicy:
@@ -218,9 +219,13 @@ class Retry(Strategy):
         cooldown: Cooldown | _Default | None = _OWN,
         name: str = "",
     ) -> None:
+        if policy is not None:
+            check_has("a RetryPolicy", "is_plugged", policy=policy)
         self.name = name
         self.budget: Budget | None = RetryBudget() if budget is _OWN else budget
         self.cooldown: Cooldown | None = Cooldown() if cooldown is _OWN else cooldown
+        if self.budget is not None:
+            check_has("a Budget, such as RetryBudget()", "spend", "earn", budget=self.budget)
         self._on = on
         self._matches = matcher(on)
         self.reconfigure(RetryPolicy() if policy is None else policy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from llm_config_resilience.arguments import check_above, check_at_least, check_count, check_share
 from llm_config_resilience.strategies.growing_time import grown
 from llm_config_resilience.strategies.outcome_window import OutcomeWindow
 
@@ -31,12 +32,13 @@ class HealthSettings:
     success_threshold: int = _SUCCESSES
 
     def __post_init__(self) -> None:
-        if min(self.failure_threshold, self.success_threshold, self.minimum_calls) < 1:
-            raise ValueError("thresholds and minimum_calls must be 1 or more")
-        if self.failback_after < 0 or self.window <= 0:
-            raise ValueError("failback_after is 0 seconds or more, window more than 0")
-        if self.failure_rate is not None and not 0 < self.failure_rate <= 1:
-            raise ValueError("failure_rate is a share: above 0, up to 1")
+        check_count(1, failure_threshold=self.failure_threshold, success_threshold=self.success_threshold)
+        check_count(1, minimum_calls=self.minimum_calls)
+        check_at_least(0, failback_after=self.failback_after)
+        check_above(0, window=self.window)
+        if self.failure_rate is not None:
+            check_above(0, failure_rate=self.failure_rate)
+            check_share(failure_rate=self.failure_rate)
 
 
 @dataclass(frozen=True, slots=True)

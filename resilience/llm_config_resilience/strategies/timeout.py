@@ -7,6 +7,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llm_config_resilience.arguments import check_above, check_count
 from llm_config_resilience.background import Background
 from llm_config_resilience.errors import BulkheadFullError, DeadlineExceededError, trimmed
 from llm_config_resilience.gate import Gate
@@ -114,10 +115,9 @@ class Timeout(Scope):
         thread: bool = False,
         max_threads: int = _MAX_THREADS,
     ) -> None:
-        if not callable(seconds) and seconds is not None and seconds <= 0:
-            raise ValueError("a timeout must be more than 0 seconds")
-        if max_threads < 1:
-            raise ValueError("max_threads must be 1 or more")
+        if not callable(seconds) and seconds is not None:
+            check_above(0, seconds=seconds)
+        check_count(1, max_threads=max_threads)
         # As many jobs as threads: a call must not wait for a thread.
         self._threads = Background(max_threads, max_threads) if thread else None
         if self._threads is None:
