@@ -36,7 +36,7 @@ def check_share(**given: Any) -> None:
 def check_count(least: int, **given: Any) -> None:
     """Refuse what is no whole number, or below `least`."""
     for name, value in given.items():
-        if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise TypeError(f"{name} must be a whole number, not {value!r:.80}")
         if value < least:
             raise ValueError(f"{name} must be {least} or more, not {value!r}")
@@ -49,6 +49,13 @@ def check_callable(**given: Any) -> None:
             raise TypeError(f"{name} must be a function, not {value!r:.80}")
 
 
+def check_is(wanted: type, **given: Any) -> None:
+    """Refuse what is no object of a class."""
+    for name, value in given.items():
+        if not isinstance(value, wanted):
+            raise TypeError(f"{name} must be a {wanted.__name__}, not {_shown(value)}")
+
+
 def check_has(what: str, *methods: str, **given: Any) -> None:
     """Refuse what has not the methods of a protocol, and a class where an object of it is wanted.
 
@@ -58,12 +65,14 @@ def check_has(what: str, *methods: str, **given: Any) -> None:
         **given: The arguments.
     """
     for name, value in given.items():
-        if isinstance(value, type):
-            raise TypeError(f"{name} must be {what}, not the class {value.__name__} itself")
-        if not all(hasattr(value, method) for method in methods):
-            raise TypeError(f"{name} must be {what}, not {value!r:.80}")
+        if isinstance(value, type) or not all(hasattr(value, method) for method in methods):
+            raise TypeError(f"{name} must be {what}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return f"the class {value.__name__} itself" if isinstance(value, type) else f"{value!r:.80}"
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not (isinstance(value, (int, float)) or hasattr(type(value), "__index__")):
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or hasattr(value, "__index__")):
         raise TypeError(f"{name} must be a number, not {value!r:.80}")

@@ -6,7 +6,7 @@ from the platform with environment variables still on top.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pydantic
 from pydantic import BaseModel, SecretStr
@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from llm_config_sdk.contract import Module
 from llm_config_sdk.entries import is_redacted, json_object
-from llm_config_sdk.errors import DecryptionError, InvalidRequestError, InvalidValueError
+from llm_config_sdk.errors import DecryptionError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,18 +71,9 @@ def validate(model: type[M], fields: dict[str, Any], namespace: str, environment
     """Make a model of fields.
 
     Raises:
-        InvalidRequestError: The model is no pydantic model.
         InvalidValueError: A value is missing or has another type. The message names keys and what was
             expected, and never shows a value.
     """
-    given = cast("object", model)  # whatever the types say
-    if not (isinstance(given, type) and issubclass(given, BaseModel)):
-        name = getattr(model, "__name__", type(model).__name__)
-        raise InvalidRequestError(
-            f"a namespace is bound to a pydantic model, not to {name}",
-            hint="Pass a class derived from pydantic.BaseModel; get_fields(…) returns a dictionary.",
-            operation="bind",
-        )
     try:
         return model.model_validate(_opened(fields, model))
     except pydantic.ValidationError as error:

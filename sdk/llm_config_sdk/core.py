@@ -18,6 +18,7 @@ from llm_config_resilience import Gate, SystemClock
 from llm_config_resilience.background import Background
 from llm_config_sdk import errors, operations
 from llm_config_sdk._version import __version__
+from llm_config_sdk.arguments import check, check_clock, check_fallback, check_listeners, positive_seconds
 from llm_config_sdk.attempts import Attempts
 from llm_config_sdk.auditing import Ledger
 from llm_config_sdk.cache import EntryCache, Fetched
@@ -73,7 +74,7 @@ class Options:
     timeout: float | None
     fallback: Mapping[Any, Any] | None
     strict: bool | None
-    snapshot: SnapshotPolicy | str | os.PathLike[str] | bool
+    snapshot: SnapshotPolicy | str | os.PathLike[str] | bool | None
     bootstrap: str | os.PathLike[str] | None
     verify: Verification
     cert: ClientCertificate | None
@@ -93,6 +94,18 @@ class Core:
     """
 
     def __init__(self, options: Options) -> None:
+        check(
+            backups=options.backups,
+            resilience=options.resilience,
+            cache=options.cache,
+            headers=options.headers,
+            snapshot=options.snapshot,
+            bootstrap=options.bootstrap,
+            cert=options.cert,
+        )
+        check_fallback(options.fallback)
+        check_listeners(options.listeners)
+        check_clock(options.clock)
         backups = options.backups
         self.credentials: Credentials | None = credentials_for(options.token)
         settings = read_settings(
@@ -159,6 +172,7 @@ class Core:
     ) -> Core:
         """Copy with other options; what is left alone is shared: breakers, endpoints' health, cache."""
         self.check_open()
+        check(headers=headers)
         twin = copy.copy(self)
         twin._parent = self  # noqa: SLF001  # a copy of this very class
         twin.attempts, twin.outcomes = Attempts(twin), Outcomes(twin)
@@ -171,10 +185,13 @@ class Core:
         if headers is not None:
             twin.headers = {**self.headers, **client_headers(headers)}
         if not isinstance(cache, Unset):
-            if cache is not None and cache.redis is not None:
+            check(cache=cache)
+            # A URL alone is one of a Redis, too.
+            if cache is not None and getattr(cache, "redis", cache) is not None:
                 raise errors.InvalidRequestError("what is shared through Redis is for the constructor to say")
             twin.cache = EntryCache(cache, self.clock) if cache is not None else None
         if not isinstance(resilience, Unset):
+            check(resilience=resilience)
             twin.stack = Stack(
                 resilience,
                 self.endpoints,
@@ -359,9 +376,7 @@ class Core:
         """Read a call's total timeout; left out, the client's own."""
         if timeout is None:
             return self.timeout
-        if not timeout > 0:  # NaN is not
-            raise errors.InvalidRequestError(f"timeout must be more than 0 seconds, not {timeout!r}")
-        return timeout
+        return positive_seconds("timeout", timeout)
 
     def countdown(self, timeout: float | None) -> Countdown:
         """Start the time of a method that makes several calls."""
@@ -557,7 +572,7 @@ def _open_snapshot(
     given = options.snapshot
     if isinstance(given, SnapshotPolicy):
         policy: SnapshotPolicy | None = given
-    elif isinstance(given, bool):
+    elif given is None or isinstance(given, bool):
         policy = SnapshotPolicy() if given else None
     else:
         policy = SnapshotPolicy(path=given)

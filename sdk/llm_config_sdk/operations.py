@@ -311,7 +311,7 @@ def prepare_request(method: str, path: str, params: Mapping[str, Any] | None, bo
         raise errors.InvalidRequestError(
             f"method must be one of {', '.join(sorted(_METHODS))}, not {method!r}"
         )
-    if not _PATH.fullmatch(path):
+    if not _PATH.fullmatch(str(path)):
         raise errors.InvalidRequestError(
             f"path must begin with one '/', be percent-encoded and have no fragment: {_shown(path)}"
         )

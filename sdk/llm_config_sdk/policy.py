@@ -26,6 +26,7 @@ from llm_config_resilience import (
     SingleFlight,
     Timeout,
 )
+from llm_config_resilience.arguments import check_above, check_at_least, check_count, check_is
 from llm_config_sdk.cache import FirstLook, SecondLook
 from llm_config_sdk.contract import ErrorCategory, Module
 from llm_config_sdk.errors import LLMConfigError, TransportError
@@ -72,10 +73,9 @@ class BreakerPolicy:
     patience: float = 4.0
 
     def __post_init__(self) -> None:
-        if min(self.failure_threshold, self.success_threshold) < 1 or not self.timeout > 0:
-            raise ValueError("thresholds must be 1 or more, timeout more than 0 seconds")
-        if not self.patience >= 1:
-            raise ValueError("patience must be 1 or more times failure_threshold")
+        check_count(1, failure_threshold=self.failure_threshold, success_threshold=self.success_threshold)
+        check_above(0, timeout=self.timeout)
+        check_at_least(1, patience=self.patience)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +103,11 @@ class CachePolicy:
     encryption_key: EncryptionKey | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        times = (self.ttl, self.stale_while_revalidate, self.stale_if_error, self.stale_if_slow or 0.0)
-        if not min(times) >= 0 or self.max_entries < 1:
-            raise ValueError("times must be 0 seconds or more, max_entries 1 or more")
+        check_at_least(0, ttl=self.ttl, stale_while_revalidate=self.stale_while_revalidate)
+        check_at_least(0, stale_if_error=self.stale_if_error)
+        if self.stale_if_slow is not None:
+            check_at_least(0, stale_if_slow=self.stale_if_slow)
+        check_count(1, max_entries=self.max_entries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +123,8 @@ class RateLimitPolicy:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        if not self.rate > 0 or self.burst < 1:
-            raise ValueError("rate must be more than 0 requests a second, burst 1 or more")
+        check_above(0, rate=self.rate)
+        check_count(1, burst=self.burst)
 
     @classmethod
     def server_0_5(cls, *, processes: int = 1) -> RateLimitPolicy:
@@ -163,10 +165,15 @@ class ResiliencePolicy:
     rate_limit: RateLimitPolicy | None = None
 
     def __post_init__(self) -> None:
-        if self.attempt_timeout is not None and not self.attempt_timeout > 0:
-            raise ValueError("attempt_timeout must be more than 0 seconds; None leaves it to the total")
-        if not self.failback_after >= 0:
-            raise ValueError("failback_after must be 0 seconds or more")
+        if self.retry is not None:
+            check_is(RetryPolicy, retry=self.retry)
+        if self.breaker is not None:
+            check_is(BreakerPolicy, breaker=self.breaker)
+        if self.rate_limit is not None:
+            check_is(RateLimitPolicy, rate_limit=self.rate_limit)
+        if self.attempt_timeout is not None:
+            check_above(0, attempt_timeout=self.attempt_timeout)
+        check_at_least(0, failback_after=self.failback_after)
 
 
 _RETRY_QUOTA: Final = 500  # tokens; the AWS SDKs' standard retry mode

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import pydantic
 from pydantic import Field, SecretStr, field_validator
@@ -16,12 +14,10 @@ from llm_config_sdk.contract import USER_ID_HEADER, Environment
 from llm_config_sdk.credentials import bearer
 from llm_config_sdk.errors import InvalidRequestError, one_line
 from llm_config_sdk.operations import check_header
-from llm_config_sdk.plans import UNSET
-from llm_config_sdk.policy import CachePolicy, ResiliencePolicy
 from llm_config_sdk.transport import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 log: Final = logging.getLogger("llm_config_sdk")
 
@@ -141,35 +137,6 @@ def read_settings(given: Mapping[str, Any]) -> ClientSettings:
         ) from None
 
 
-def check_arguments(*, resilience: object = UNSET, cache: object = UNSET, fallback: object = UNSET) -> None:
-    """Refuse what is easily mistaken for a policy, or for a client's fallbacks; `UNSET` is not looked at.
-
-    Raises:
-        InvalidRequestError: One of them has another type. The message shows no value.
-    """
-    if resilience is not UNSET and not isinstance(resilience, ResiliencePolicy | None):
-        raise InvalidRequestError(
-            f"resilience must be a ResiliencePolicy or None, not {_type(resilience)}",
-            hint="Pass ResiliencePolicy(retry=…, breaker=…, …), or None for one plain call.",
-        )
-    if cache is not UNSET and not isinstance(cache, CachePolicy | str | None):
-        raise InvalidRequestError(
-            f"cache must be a CachePolicy, the URL of a Redis or None, not {_type(cache)}",
-            hint="Pass CachePolicy(ttl=…, …), or None to keep nothing.",
-        )
-    for name in cast("Mapping[object, object]", fallback) if isinstance(fallback, Mapping) else ():
-        parts = cast("tuple[object, ...]", name) if isinstance(name, tuple) else ()
-        if len(parts) != 2 or not all(isinstance(part, str) for part in parts):  # noqa: PLR2004
-            raise InvalidRequestError(
-                f"fallback has the name {name!r} where a pair of namespace and key belongs",
-                hint="Pass {('app/llm', 'model'): 'gpt-4', …}.",
-            )
-
-
-def _type(value: object) -> str:
-    return type(value).__name__
-
-
 def misspelt_variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """Find variables that look meant for a setting which has none of its own, and the one that is read.
 
@@ -189,6 +156,8 @@ def misspelt_variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _likeliest(found: str, missing: list[str]) -> str | None:
     """Choose the setting that a name was meant for: one that begins or ends alike, or is nearly the same."""
+    from difflib import get_close_matches  # noqa: PLC0415  # few ask
+
     if close := get_close_matches(found, missing, n=1, cutoff=0.75):
         return close[0]
     return next(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from llm_config_resilience import Entry
+from llm_config_resilience.arguments import check_at_least
 from llm_config_resilience.locks import new_lock
 from llm_config_sdk.cache import Fetched
 from llm_config_sdk.entries import ConfigEntry, Provenance, json_object
@@ -64,6 +65,10 @@ class SnapshotPolicy:
     max_age: float | None = 7 * 24 * 3600.0
     max_wait: float | None = 0.03
     encryption_key: EncryptionKey | None = None
+
+    def __post_init__(self) -> None:
+        times = {"max_age": self.max_age, "max_wait": self.max_wait}
+        check_at_least(0, **{name: time for name, time in times.items() if time is not None})
 
 
 def default_path(origin: str) -> Path:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Final, Literal
 
 from llm_config_resilience import Gate
-from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
+from llm_config_sdk.arguments import positive_seconds
+from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.policy import is_outage
 
 if TYPE_CHECKING:
@@ -70,11 +70,9 @@ class Tracker:
     """
 
     def __init__(self, namespace: str, key: str | None, interval: float, *, initial: bool = False) -> None:
-        if interval <= 0:
-            raise InvalidRequestError(f"interval must be more than 0 seconds, not {interval!r}")
         self.namespace = namespace
         self.key = key
-        self._interval = interval
+        self._interval = positive_seconds("interval", interval)
         self._known: dict[str, ConfigEntry] | None = {} if initial else None
         self._unavailable = False
         self.held: Held | None = None
@@ -214,20 +212,6 @@ class AsyncWatch:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def check_callback(callback: object) -> None:
-    """Refuse what could never be told of a change.
-
-    Raises:
-        InvalidRequestError: It cannot be called, or its call would only make a coroutine.
-    """
-    if not callable(callback) or iscoroutinefunction(callback):
-        what = "an async one" if callable(callback) else type(callback).__name__
-        raise InvalidRequestError(
-            f"the callback must be a plain function, not {what}",
-            hint="Pass a function that takes a Change; for async code, loop over `watch`.",
-        )
 
 
 def tell(callback: Callable[[Change], object], change: Change) -> None:

@@ -260,6 +260,14 @@ def test_a_rule_that_makes_no_sense_is_refused(arguments, complaint):
         book().script(**{"match": "*", "steps": [ok()], "at": at(), **arguments})
 
 
+@pytest.mark.parametrize("delay", ["1", -1, (2, 1), (1, 2, 3), None])
+def test_a_delay_that_is_none_is_refused(delay):
+    with pytest.raises(
+        ValueError, match="before must be 0 or more seconds, a range of them, or a function, not"
+    ):
+        latency(delay)
+
+
 @pytest.mark.parametrize("code", list(CODES))
 def test_every_code_can_be_scripted(code):
     spec = error(code).error

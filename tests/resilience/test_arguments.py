@@ -43,7 +43,7 @@ WRONG_KIND = [
     (partial(Chaos, latency="1"), "latency must be a number, not '1'"),
     (partial(Failover, "https://a.example"), r"targets must be several, in a list: \['https://a.example'\]"),
     (partial(Failover, ["a"], failback_after="1"), "failback_after must be a number, not '1'"),
-    (partial(Failover, ["a"], on=404), "on must be a function, not 404"),
+    (partial(Failover, ["a"], on=404), "on must be exception classes or a predicate, not 404"),
     (
         partial(Fallback, 0, on=("OSError",)),
         r"on must be exception classes or a predicate, not \('OSError',\)",

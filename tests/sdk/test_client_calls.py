@@ -12,7 +12,6 @@ from pydantic import SecretStr
 
 from client_faces import Face
 from llm_config_mock_server import Match, error, html, respond
-from llm_config_resilience import RetryPolicy
 from llm_config_sdk import (
     UNSET,
     ClientError,
@@ -659,10 +658,3 @@ def test_the_client_shows_where_it_talks_to(connect, server):
     client = connect()
     assert repr(client.client).endswith(f"ConfigClient('{server.url}', environment='production')")
     assert repr(UNSET) == "UNSET"
-
-
-def test_both_clients_refuse_what_is_no_policy(connect):
-    with pytest.raises(InvalidRequestError, match="not RetryPolicy"):
-        connect(resilience=RetryPolicy())
-    with pytest.raises(InvalidRequestError, match="cache must be"):
-        connect().with_options(cache=False)

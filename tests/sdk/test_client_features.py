@@ -569,15 +569,3 @@ def test_a_fallback_of_the_client_answers_for_what_is_resolved_in_an_outage(conn
     server.stop()
     found = client.resolve(NAMESPACE, "model")
     assert (found.value, found.source, found.error.is_transient) == ("gpt-4o-mini", "default", True)
-
-
-def test_a_namespace_is_bound_to_nothing_but_a_pydantic_model(connect, put):
-    put("model", "gpt-4")
-    for model in (dict, {"model": str}):
-        with pytest.raises(InvalidRequestError, match="not to dict"):
-            connect().bind(model, NAMESPACE)
-
-
-def test_a_callback_that_is_no_plain_function_is_refused(connect):
-    with pytest.raises(InvalidRequestError, match="plain function"):
-        connect().on_change("print", NAMESPACE)

@@ -2,12 +2,10 @@
 
 import pytest
 
-from llm_config_resilience import RetryPolicy
 from llm_config_sdk import ConfigClient
 from llm_config_sdk.contract import Environment
 from llm_config_sdk.errors import InvalidRequestError
-from llm_config_sdk.policy import CachePolicy
-from llm_config_sdk.settings import check_arguments, misspelt_variables, read_settings
+from llm_config_sdk.settings import misspelt_variables, read_settings
 
 
 @pytest.fixture(autouse=True)
@@ -94,27 +92,6 @@ def test_no_variable_is_taken_for_a_misspelt_one_without_reason():
     assert (
         misspelt_variables({**set_already, "LLM_CONFIG_COLOUR": "red", "LLM_CONFIG_": "", "ENV": "x"}) == []
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ({"resilience": RetryPolicy()}, "resilience must be a ResiliencePolicy or None, not RetryPolicy"),
-        ({"cache": False}, "cache must be a CachePolicy, the URL of a Redis or None, not bool"),
-        ({"fallback": {"app/llm": {"model": "s3cr3t"}}}, "fallback has the name 'app/llm' where a pair"),
-        ({"fallback": {("app/llm", "model", "prod"): "s3cr3t"}}, "where a pair of namespace and key belongs"),
-    ],
-)
-def test_what_is_easily_mistaken_for_a_policy_is_refused(arguments, told):
-    with pytest.raises(InvalidRequestError) as caught:
-        check_arguments(**arguments)
-    assert told in caught.value.message
-    assert "s3cr3t" not in str(caught.value)
-
-
-def test_policies_and_fallbacks_are_taken_as_they_are():
-    check_arguments(resilience=None, cache=None, fallback=None)
-    check_arguments(cache=CachePolicy(), fallback={("app/llm", "model"): "gpt-4"})
 
 
 def test_the_reason_is_told_without_the_name_of_its_class():

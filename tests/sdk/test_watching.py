@@ -9,7 +9,7 @@ from llm_config_sdk import (
     PermissionDeniedError,
     RequestTimeoutError,
 )
-from llm_config_sdk.watching import JITTER, Tracker, check_callback
+from llm_config_sdk.watching import JITTER, Tracker
 
 METADATA = {
     "created_at": "2024-01-15T10:30:00Z",
@@ -103,13 +103,3 @@ def test_polls_are_spread_around_the_interval(tracker):
 def test_an_interval_that_would_be_a_hot_loop_is_refused(interval):
     with pytest.raises(InvalidRequestError, match="interval must be more than 0 seconds"):
         Tracker("app/llm", None, interval)
-
-
-def test_a_callback_that_could_never_be_told_is_refused():
-    async def later(change):
-        raise NotImplementedError
-
-    check_callback(print)
-    for callback, what in ((later, "an async one"), ("print", "str")):
-        with pytest.raises(InvalidRequestError, match=f"must be a plain function, not {what}"):
-            check_callback(callback)

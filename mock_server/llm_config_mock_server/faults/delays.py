@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 Delay = float | tuple[float, float] | Callable[[random.Random], float]
 """Seconds: fixed, uniform between two bounds, or drawn by a function of a random source."""
@@ -31,6 +31,24 @@ def long_tail(median: float, p99: float) -> Callable[[random.Random], float]:
         raise ValueError(f"a long tail needs 0 < median <= p99, not {median} and {p99}")
     deviation = math.log(p99 / median) / _P99_DEVIATIONS
     return lambda source: source.lognormvariate(math.log(median), deviation)
+
+
+def check_delay(name: str, delay: Any) -> None:
+    """Refuse what is no delay.
+
+    Raises:
+        ValueError: It is none, or less than none.
+    """
+    bounds: Any = delay
+    if callable(delay):
+        return
+    try:
+        low, high = bounds if isinstance(delay, tuple) else (bounds, bounds)
+        is_delay = bool(0 <= low <= high)
+    except (TypeError, ValueError):
+        is_delay = False
+    if not is_delay:
+        raise ValueError(f"{name} must be 0 or more seconds, a range of them, or a function, not {delay!r}")
 
 
 def draw(delay: Delay, source: random.Random) -> float:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llm_config_mock_server.messages import AS_USUAL, Delivery, Reply
 
+from .delays import check_delay
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -52,6 +54,10 @@ class Step:
     delivery: Delivery = AS_USUAL
     early: bool = False
     silent: bool = False
+
+    def __post_init__(self) -> None:
+        check_delay("before", self.before)
+        check_delay("after", self.after)
 
     def __repr__(self) -> str:
         return f"<Step {self.name}>"

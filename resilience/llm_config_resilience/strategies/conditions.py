@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from contextlib import suppress
+from typing import Any, TypeAlias
 
-from llm_config_resilience.arguments import check_callable
 from llm_config_resilience.errors import RejectedError
 
 Condition: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], object]
@@ -18,15 +18,14 @@ def matcher(on: Condition) -> Predicate:
     Raises:
         TypeError: It is neither.
     """
+    classes: Any = on
     if isinstance(on, (type, tuple)):
-        classes = cast("tuple[type[Exception], ...]", on)
-        try:
+        with suppress(TypeError):
             isinstance(None, classes)
-        except TypeError:
-            raise TypeError(f"on must be exception classes or a predicate, not {on!r:.80}") from None
-        return lambda error: isinstance(error, classes)
-    check_callable(on=on)
-    return on
+            return lambda error: isinstance(error, classes)
+    elif callable(on):
+        return on
+    raise TypeError(f"on must be exception classes or a predicate, not {on!r:.80}")
 
 
 def retriable(error: Exception) -> bool:

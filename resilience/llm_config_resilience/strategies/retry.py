@@ -7,7 +7,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
-from llm_config_resilience.arguments import check_at_least, check_callable, check_count, check_has
+from llm_config_resilience.arguments import check_at_least, check_callable, check_count, check_has, check_is
 from llm_config_resilience.directives import Again, Call, Directive, Wait
 from llm_config_resilience.errors import RejectedError
 from llm_config_resilience.rehearsal import rehearsal
@@ -220,7 +220,7 @@ class Retry(Strategy):
         name: str = "",
     ) -> None:
         if policy is not None:
-            check_has("a RetryPolicy", "is_plugged", policy=policy)
+            check_is(RetryPolicy, policy=policy)
         self.name = name
         self.budget: Budget | None = RetryBudget() if budget is _OWN else budget
         self.cooldown: Cooldown | None = Cooldown() if cooldown is _OWN else cooldown

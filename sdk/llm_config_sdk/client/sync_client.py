@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from llm_config_sdk import binding, many, operations, values
+from llm_config_sdk.arguments import check, check_callback, check_model
 from llm_config_sdk.core import DEFAULT_CACHE, DEFAULT_POLICY, Core, Options
 from llm_config_sdk.errors import LLMConfigError
 from llm_config_sdk.many import Outcome
 from llm_config_sdk.paging import Pages
 from llm_config_sdk.plans import UNSET, Unset
-from llm_config_sdk.settings import check_arguments
 from llm_config_sdk.transport import (
     MAX_IN_FLIGHT,
     Endpoint,
@@ -19,7 +19,7 @@ from llm_config_sdk.transport import (
     StackTransport,
     Transport,
 )
-from llm_config_sdk.watching import INTERVAL, Watch, check_callback, tell
+from llm_config_sdk.watching import INTERVAL, Watch, tell
 
 if TYPE_CHECKING:
     import os
@@ -112,7 +112,7 @@ class ConfigClient:
         timeout: float | None = None,
         fallback: Mapping[tuple[str, str], Any] | None = None,
         strict: bool | None = None,
-        snapshot: SnapshotPolicy | str | os.PathLike[str] | bool = False,
+        snapshot: SnapshotPolicy | str | os.PathLike[str] | bool | None = False,
         bootstrap: str | os.PathLike[str] | None = None,
         transport: Family = "httpx",
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -124,7 +124,6 @@ class ConfigClient:
         listeners: Sequence[Listener] = (),
         clock: Clock | None = None,
     ) -> None:
-        check_arguments(resilience=resilience, cache=cache, fallback=fallback)
         self._core = Core(
             Options(
                 base_url=base_url,
@@ -197,7 +196,6 @@ class ConfigClient:
             resilience: What happens when servers fail.
             cache: How long reads may be answered without a server.
         """
-        check_arguments(resilience=resilience, cache=cache)
         twin = object.__new__(type(self))
         twin._core = self._core.with_options(  # a copy of this very class
             timeout=timeout, environment=environment, headers=headers, resilience=resilience, cache=cache
@@ -694,6 +692,7 @@ class ConfigClient:
         Raises:
             InvalidRequestError: A name is no pair of namespace and key.
         """
+        check(values=values)
         items = [(name, values[name]) for name in many.names_of(values)]
 
         def write(index: int) -> Outcome[ConfigEntry]:
@@ -784,6 +783,7 @@ class ConfigClient:
             InvalidValueError: An entry is missing or has another type. Values are never shown.
             LLMConfigError: Whatever else went wrong.
         """
+        check_model(model)
         fields = self.get_fields(namespace, env=env, resolve=resolve, timeout=timeout)
         return binding.validate(model, fields, namespace, self._core.env(env, operations.LIST_CONFIGS))
 

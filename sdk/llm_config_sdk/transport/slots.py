@@ -15,7 +15,7 @@ from llm_config_resilience.locks import new_lock
 from llm_config_sdk.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Generator, MutableMapping
 
 MAX_IN_FLIGHT: Final = 100  # requests; throughput is flat from 8 to 200 against a quick server
 
@@ -39,6 +39,16 @@ class Turn:
     def wait(self) -> Awaitable[None]:
         """Wait until it is set."""
         return self._come
+
+
+class _Now:
+    """What nobody has to wait for, without a coroutine to say so."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+NOW: Final = _Now()
 
 
 class Slots:
@@ -101,9 +111,9 @@ class Line(Generic[S]):
         InvalidRequestError: The limit is none.
     """
 
-    def __init__(self, limit: int, make: Callable[[int], S]) -> None:
-        if limit < 1:
-            raise InvalidRequestError(f"max_in_flight must be at least 1, not {limit!r}")
+    def __init__(self, limit: Any, make: Callable[[int], S]) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidRequestError(f"max_in_flight must be a whole number from 1, not {limit!r:.80}")
         self._limit = limit
         self._make = make
         self._pools: MutableMapping[Any, S] = WeakKeyDictionary()

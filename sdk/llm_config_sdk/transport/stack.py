@@ -26,11 +26,12 @@ from llm_config_sdk.transport.mapping import made_safe, map_error
 from llm_config_sdk.transport.mounted import from_httpx, raise_for_httpx, to_httpx
 from llm_config_sdk.transport.pool import Pool
 from llm_config_sdk.transport.proxies import proxy_for
-from llm_config_sdk.transport.slots import MAX_IN_FLIGHT, Line, running_loop
+from llm_config_sdk.transport.slots import MAX_IN_FLIGHT, NOW, Line, running_loop
 from llm_config_sdk.transport.tls import Verification, ssl_context
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Awaitable
 
     from llm_config_sdk.decoding import Reply
     from llm_config_sdk.transport.exchange import Endpoint
@@ -192,9 +193,7 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
         pool: Pool[AsyncConnection] = self._pool_of(running_loop())
         try:
             with deadline:
-                turn = self._take_async(pool)
-                if turn is not None:
-                    await self._wait_async(pool, turn)  # until the deadline interrupts it
+                await self._take_turn(pool, deadline)
                 try:
                     return await self._exchange(pool, request, deadline)
                 finally:
@@ -208,6 +207,11 @@ class AsyncStackTransport(_Stack, httpx.AsyncBaseTransport):
                 raise mapped from error
             finally:
                 del mapped  # its cause's traceback leads here: both would live until the collector comes by
+
+    def _take_turn(self, pool: Pool[AsyncConnection], deadline: AsyncDeadline) -> Awaitable[None]:
+        del deadline  # it interrupts whoever waits
+        turn = self._take_async(pool)
+        return NOW if turn is None else self._wait_async(pool, turn)
 
     async def _exchange(
         self, pool: Pool[AsyncConnection], request: WireRequest, deadline: AsyncDeadline
