@@ -308,3 +308,19 @@ def test_no_flag_is_shown_with_a_type_as_if_a_value_followed(invoke):
         shown = invoke(*words, "--help").stdout
         assert "--help" in shown
         assert "bool" not in shown
+
+
+@pytest.mark.parametrize("name", CLASS_HINTS)
+def test_explain_knows_what_is_born_on_this_side_of_the_wire(invoke, name):
+    found = json.loads(invoke("explain", name.lower(), "--json").stdout)
+    assert (found["code"], found["status"], found["error_class"]) == (None, None, name)
+    assert found["hint"] == CLASS_HINTS[name]
+    assert found["exit_code"] == (1 if name == "ResponseDecodeError" else 7)
+    shown = invoke("explain", name).stdout
+    assert shown.startswith(f"{name}: ")
+    assert "status       none" in shown
+
+
+def test_explain_guesses_what_was_meant(invoke):
+    assert "did you mean NOT_FOUND?" in invoke("explain", "not_fund").stderr
+    assert "`explain` alone lists" in invoke("explain", "zzz").stderr

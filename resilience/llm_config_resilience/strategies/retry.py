@@ -44,7 +44,7 @@ class RetryPolicy:
         backoff_multiplier: Growth from one wait to the next.
         jitter: `"full"` waits between 0 and the bound, so that clients do not come back in step; `"none"`
             waits the bound itself.
-        retry_after_cap: A longer Retry-After ends the call at once.
+        retry_after_cap: The longest Retry-After that is waited for; a longer one ends the call at once.
         stop: A tenacity `stop` object instead of `max_attempts`.
         wait: A tenacity `wait` object instead of backoff and jitter.
         retry: A tenacity `retry` object; it decides in place of the strategy's `on`, about results too.

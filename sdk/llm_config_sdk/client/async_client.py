@@ -195,6 +195,9 @@ class AsyncConfigClient:
             headers: Sent with every request, beside the client's own.
             resilience: What happens when servers fail.
             cache: How long reads may be answered without a server.
+
+        Raises:
+            InvalidRequestError: One of them cannot be used, or the client is closed.
         """
         twin = object.__new__(type(self))
         twin._core = self._core.with_options(  # a copy of this very class
@@ -339,7 +342,10 @@ class AsyncConfigClient:
         fallback: str | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a string; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a string; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = await self.get_config(
             namespace, key, env=env, default=default, fallback=fallback, timeout=timeout
         )
@@ -376,7 +382,10 @@ class AsyncConfigClient:
         fallback: int | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get an integer; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get an integer; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = await self.get_config(
             namespace, key, env=env, default=default, fallback=fallback, timeout=timeout
         )
@@ -413,7 +422,10 @@ class AsyncConfigClient:
         fallback: float | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a number; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a number; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = await self.get_config(
             namespace, key, env=env, default=default, fallback=fallback, timeout=timeout
         )
@@ -450,7 +462,10 @@ class AsyncConfigClient:
         fallback: bool | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a boolean; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a boolean; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = await self.get_config(
             namespace, key, env=env, default=default, fallback=fallback, timeout=timeout
         )
@@ -466,7 +481,10 @@ class AsyncConfigClient:
         fallback: object = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get any JSON value, a copy of the caller's own. Arguments as `get_value`."""
+        """Get any JSON value, a copy of the caller's own.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = await self.get_config(
             namespace, key, env=env, default=default, fallback=fallback, timeout=timeout
         )

@@ -195,6 +195,9 @@ class ConfigClient:
             headers: Sent with every request, beside the client's own.
             resilience: What happens when servers fail.
             cache: How long reads may be answered without a server.
+
+        Raises:
+            InvalidRequestError: One of them cannot be used, or the client is closed.
         """
         twin = object.__new__(type(self))
         twin._core = self._core.with_options(  # a copy of this very class
@@ -337,7 +340,10 @@ class ConfigClient:
         fallback: str | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a string; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a string; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
         return values.convert(entry, str, strict=True, operation="get_str")
 
@@ -372,7 +378,10 @@ class ConfigClient:
         fallback: int | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get an integer; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get an integer; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
         return values.convert(entry, int, strict=True, operation="get_int")
 
@@ -407,7 +416,10 @@ class ConfigClient:
         fallback: float | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a number; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a number; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
         return values.convert(entry, float, strict=True, operation="get_float")
 
@@ -442,7 +454,10 @@ class ConfigClient:
         fallback: bool | Unset = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get a boolean; anything else raises `InvalidValueError`. Arguments as `get_value`."""
+        """Get a boolean; anything else raises `InvalidValueError`.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
         return values.convert(entry, bool, strict=True, operation="get_bool")
 
@@ -456,7 +471,10 @@ class ConfigClient:
         fallback: object = UNSET,
         timeout: float | None = None,
     ) -> Any:
-        """Get any JSON value, a copy of the caller's own. Arguments as `get_value`."""
+        """Get any JSON value, a copy of the caller's own.
+
+        Arguments as `get_value`: `default` answers for an absent entry, `fallback` in an outage.
+        """
         entry = self.get_config(namespace, key, env=env, default=default, fallback=fallback, timeout=timeout)
         return values.convert(entry, Any, operation="get_json")
 
