@@ -57,6 +57,14 @@ def test_set_takes_json_or_else_a_string(program, at_server, words, stored):
     assert at_server.entry("app/llm", "new", env="production")["value"] == stored
 
 
+def test_set_says_so_where_a_value_looks_like_json_and_is_none(invoke, at_server):
+    ended = invoke("set", "app/llm", "new", '{"a": 1')
+    assert ended.exit_code == 0
+    assert "does not read as JSON, and is stored as a string" in ended.stderr
+    for words in (('{"a": 1', "--string"), ('{"a": 1', "--secret"), ('{"a": 1}',), ("plain",)):
+        assert invoke("set", "app/llm", "new", *words).stderr == ""
+
+
 def test_set_reads_standard_input(invoke, at_server):
     assert invoke("set", "app/llm", "prompt", "-", input="You are helpful.\n").exit_code == 0
     assert at_server.entry("app/llm", "prompt", env="production")["value"] == "You are helpful."

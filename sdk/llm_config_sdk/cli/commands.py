@@ -28,6 +28,7 @@ from llm_config_sdk.errors import InvalidRequestError, LLMConfigError
 from llm_config_sdk.settings import misspelt_variables, read_settings
 
 _STDIN = "-"
+_LIKE_JSON = ("{", "[", '"')
 
 
 @contextmanager
@@ -151,6 +152,10 @@ def set_(
     """Create an entry, or give it a new version."""
     text = sys.stdin.read().removesuffix("\n") if value == _STDIN else value
     parsed = text if string or secret else _parse(text)
+    if parsed is text and not (string or secret) and text.startswith(_LIKE_JSON) and not as_json:
+        write_note(
+            "note: the value does not read as JSON, and is stored as a string; --string says that it is one."
+        )
     with connected(base_url, token, env, timeout, header=header, as_json=as_json) as client:
         entry = client.set_config(
             namespace, key, parsed, secret=secret, expected_version=expected_version, user=user
