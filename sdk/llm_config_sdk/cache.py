@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from llm_config_resilience import Entry
 from llm_config_resilience.locks import new_lock
@@ -24,8 +23,7 @@ Key = tuple[str, str, str]
 """Namespace, key and canonical environment; an `Environment` is its own name here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """An entry that a server has just sent, or had sent to another client that shares it.
 
     Attributes:
@@ -39,8 +37,7 @@ class Fetched:
     is_shared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolved:
+class _Resolved(NamedTuple):
     """Where an entry was found, when, and after how many writes."""
 
     looked_in: tuple[Environment, ...]

@@ -8,11 +8,10 @@ Handling Guide; environments, patterns and headers are those of its HTTP interfa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, NotRequired, Self, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -159,8 +158,7 @@ class Module(StrEnum):
     CACHE = "cache"
 
 
-@dataclass(frozen=True, slots=True)
-class CodeFacts:
+class CodeFacts(NamedTuple):
     """What the guide's tables say of one code."""
 
     status: int
@@ -170,8 +168,7 @@ class CodeFacts:
     critical: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VariantFacts:
+class VariantFacts(NamedTuple):
     """What is settled of one variant of a module's error enum."""
 
     module: Module

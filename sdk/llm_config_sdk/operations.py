@@ -11,7 +11,7 @@ import re
 import string
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote, urlencode
 
 from pydantic import SecretStr
@@ -107,8 +107,7 @@ HEALTH_CHECK: Final[Operation[Health]] = Operation(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """An answer that its owner has already, so that a server need not send it again.
 
     Attributes:

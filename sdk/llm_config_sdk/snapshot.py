@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, cast
 
 from llm_config_resilience import Entry
 from llm_config_resilience.arguments import check_at_least
@@ -83,8 +83,7 @@ def default_path(origin: str) -> Path:
     return platformdirs.user_cache_path("llm-config-sdk") / f"{name}.json"
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """One line of a snapshot: an entry, or that it is gone."""
 
     fetched_at: float

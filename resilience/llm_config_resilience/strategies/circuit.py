@@ -67,8 +67,7 @@ class Refusal(NamedTuple):
     wait: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A change of state. What was `heard` from another process is not told back to it."""
 
     state: CircuitState

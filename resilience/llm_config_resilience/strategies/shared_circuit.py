@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from llm_config_resilience.locks import new_lock
 
@@ -22,8 +21,7 @@ _log = logging.getLogger("llm_config_resilience")
 _IDLE_ROUNDS: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """What a storage said: a state, and when the circuit was opened, in seconds since 1970."""
 
     state: CircuitState
