@@ -336,8 +336,14 @@ def test_a_snapshot_on_a_full_disk_is_reported_and_the_old_one_stays(small_disk)
 # --- Redis, under a cache and circuits that are shared ----------------------------------------------
 
 
-def test_redis_may_die_and_come_back_under_traffic(tmp_path, caplog):
-    redis = RedisServer(tmp_path)
+@pytest.fixture
+def redis(tmp_path):
+    """A Redis that the test may end."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+def test_redis_may_die_and_come_back_under_traffic(redis, caplog):
     policy = ResiliencePolicy(retry=None, breaker=BreakerPolicy(failure_threshold=3))
     options = {
         "environment": "production",
@@ -389,7 +395,6 @@ def test_redis_may_die_and_come_back_under_traffic(tmp_path, caplog):
                 theirs.refresh()
                 with pytest.raises(ServiceCircuitOpenError):
                     other.get_config(NAMESPACE, "key-0", fresh=True)
-        redis.stop()
     assert caplog.records, "that it was gone was told"
 
 

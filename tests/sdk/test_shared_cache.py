@@ -61,9 +61,8 @@ def put(server):
 @pytest.fixture
 def own_redis(tmp_path):
     """A Redis that the test may end."""
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
+    with RedisServer(tmp_path) as server:
+        yield server
 
 
 def cache_of(client):

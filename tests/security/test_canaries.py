@@ -110,11 +110,10 @@ TROUBLES = [
 
 @pytest.fixture(scope="module")
 def own_redis(tmp_path_factory):
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    with redis.Redis(port=server.port) as client:
-        client.config_set("requirepass", CANARY)
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        with redis.Redis(port=server.port) as client:
+            client.config_set("requirepass", CANARY)
+        yield server
 
 
 @pytest.fixture(scope="module")
