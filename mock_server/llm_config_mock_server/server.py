@@ -109,8 +109,8 @@ class MockServer:
         journal_size: int = KEPT_REQUESTS,
     ) -> None:
         """Put the server together; nothing is bound before `start`."""
-        if not 0 <= port <= PORT_MAX:
-            raise ValueError(f"a port is between 0 and {PORT_MAX}, not {port}")
+        if port not in range(PORT_MAX + 1):
+            raise ValueError(f"a port is between 0 and {PORT_MAX}, not {port!r}")
         if disk_bytes is not None and disk_bytes < 0:
             raise ValueError(f"a disk has 0 bytes or more, not {disk_bytes}")
         spoken = load_profile(profile)
@@ -527,6 +527,8 @@ def _state(
         database = SqliteStorage(storage, capacity=disk_bytes, seed=seed)
         randomness = Randomness(database.seed if seed is None else seed, run=database.starts)
         return randomness, database, database.seed
+    if not hasattr(storage, "addresses"):
+        raise TypeError(f"storage must be a path, a Storage or None, not {storage!r:.80}")
     if disk_bytes is not None:
         raise ValueError("disk_bytes is not for a storage of one's own: give either it or a storage")
     randomness = Randomness(seed)
@@ -540,9 +542,11 @@ def _address(namespace: str, key: str, env: str) -> Address:
     return Address(namespace, key, Environment.parse(env))
 
 
-def _limits(wanted: bool | Limits, documented: Limits | None) -> Limits | None:  # noqa: FBT001 - it is the argument of the server
+def _limits(wanted: Any, documented: Limits | None) -> Limits | None:
     if isinstance(wanted, Limits):
         return wanted
+    if not isinstance(wanted, bool):
+        raise TypeError(f"limits must be True, False or Limits(…), not {wanted!r:.80}")
     return documented if wanted else None
 
 

@@ -53,7 +53,8 @@ def check_is(wanted: type, **given: Any) -> None:
     """Refuse what is no object of a class."""
     for name, value in given.items():
         if not isinstance(value, wanted):
-            raise TypeError(f"{name} must be a {wanted.__name__}, not {_shown(value)}")
+            article = "an" if wanted.__name__[0] in "AEIOU" else "a"
+            raise TypeError(f"{name} must be {article} {wanted.__name__}, not {_shown(value)}")
 
 
 def check_has(what: str, *methods: str, **given: Any) -> None:

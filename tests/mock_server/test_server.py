@@ -350,3 +350,16 @@ def test_the_public_names_are_sorted_and_there():
     assert package.__all__ == sorted(package.__all__)
     for name in package.__all__:
         assert hasattr(package, name)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"port": "80"}, ValueError, "a port is between 0 and 65535, not '80'"),
+        ({"storage": 5}, TypeError, "storage must be a path, a Storage or None, not 5"),
+        ({"limits": 5}, TypeError, r"limits must be True, False or Limits\(…\), not 5"),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong, error, said):
+    with pytest.raises(error, match=said):
+        MockServer(**wrong)

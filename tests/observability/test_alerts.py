@@ -264,7 +264,7 @@ def test_memory_is_bounded_in_time_and_in_subjects(pager):
     "rules", [{"error_rate": 0}, {"error_rate": 1}, {"minimum_calls": 0}, {"repetitions": 0}, {"window": 0}]
 )
 def test_limits_that_make_no_sense_are_refused(rules):
-    with pytest.raises(ValueError, match="error_rate is between 0 and 1"):
+    with pytest.raises(ValueError, match=f"{next(iter(rules))} must be"):
         AlertRules(**rules)
 
 
@@ -288,3 +288,10 @@ def test_a_real_outage_alerts_and_a_real_recovery_is_said(make_client, server, c
     clock.advance(301)
     assert client.get_str("app/llm", "model") == "large"
     assert [alert.is_firing for alert in said] == [True, True, False, False]
+
+
+def test_what_could_never_be_told_is_refused():
+    with pytest.raises(TypeError, match="callback must be a function, not 'pager'"):
+        AlertMonitor("pager")
+    with pytest.raises(TypeError, match="rules must be an AlertRules, not 5"):
+        AlertMonitor(print, rules=5)

@@ -70,6 +70,8 @@ def drip(
         size: Bytes in a piece.
         part: What trickles.
     """
+    if not interval >= 0:
+        raise ValueError(f"interval must be 0 or more seconds, not {interval!r}")
     slow = Drip(interval, size)
     delivery = Delivery(head=None if part == "body" else slow, body=None if part == "head" else slow)
     return Step(name=f"drip of {'head and body' if part == 'both' else f'the {part}'}", delivery=delivery)

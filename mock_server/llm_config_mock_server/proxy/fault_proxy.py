@@ -62,7 +62,7 @@ class FaultProxy:
         target_ssl: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare; nothing is bound before `start`."""
-        target = urlsplit(target_url)
+        target = urlsplit(str(target_url))
         if target.scheme not in _PORTS or not target.hostname:
             raise ValueError(f"the target must be an http:// or https:// URL, not {target_url!r}")
         self.target_url = target_url

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from llm_config_resilience import SystemClock
+from llm_config_resilience.arguments import check_count
 from llm_config_resilience.locks import new_lock
 from llm_config_sdk.errors import LLMConfigError, one_line
 from llm_config_sdk.observability.events import Observer
@@ -92,8 +93,7 @@ class ErrorAggregator(Observer):
     wants_successes = False
 
     def __init__(self, max_groups: int = _GROUPS, *, clock: Clock | None = None) -> None:
-        if max_groups < 1:
-            raise ValueError("max_groups must be 1 or more")
+        check_count(1, max_groups=max_groups)
         self._max_groups = max_groups
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._lock = new_lock()

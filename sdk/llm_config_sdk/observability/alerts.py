@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from llm_config_resilience import SystemClock
+from llm_config_resilience.arguments import check_above, check_callable, check_count, check_is
 from llm_config_resilience.locks import new_lock
 from llm_config_sdk.contract import ErrorCategory
 from llm_config_sdk.observability.events import Observer
@@ -52,14 +53,10 @@ class AlertRules:
     window: float = _WINDOW
 
     def __post_init__(self) -> None:
-        if (
-            not 0 < self.error_rate < 1
-            or min(self.minimum_calls, self.repetitions) < 1
-            or not self.window > 0
-        ):
-            raise ValueError(
-                "error_rate is between 0 and 1, counts are 1 or more, window is more than 0 seconds"
-            )
+        check_above(0, error_rate=self.error_rate, window=self.window)
+        if not self.error_rate < 1:
+            raise ValueError(f"error_rate must be a share below 1, not {self.error_rate!r}")
+        check_count(1, minimum_calls=self.minimum_calls, repetitions=self.repetitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +123,10 @@ class AlertMonitor(Observer):
         rules: AlertRules | None = None,
         clock: Clock | None = None,
     ) -> None:
+        for callback in callbacks:
+            check_callable(callback=callback)
+        if rules is not None:
+            check_is(AlertRules, rules=rules)
         self.rules: AlertRules = rules if rules is not None else AlertRules()
         self._callbacks = callbacks
         self._clock: Clock = clock if clock is not None else SystemClock()
